@@ -1,0 +1,300 @@
+//! The one value that says what a run found, `report.json` as it is; every other format is a file beside this one that reads it.
+
+pub mod console;
+pub mod junit;
+pub mod markdown;
+pub mod timeline;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the shape of `report.json`; it grows with every change that a reader could notice.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// How a run, a gate or a comparison ended. Several merge to the gravest: fail, then inconclusive, then pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Everything asked for was shown.
+    Pass,
+    /// Something asked for could not be judged.
+    Inconclusive,
+    /// Something asked for was shown not to hold.
+    Fail,
+}
+
+/// Everything a run found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The run's id, also its folder's name.
+    pub run_id: String,
+    /// The seed that was used.
+    pub seed: u64,
+    /// The scenario as resolved, secrets redacted.
+    pub scenario: serde_json::Value,
+    /// The command that repeats the run.
+    pub reproduce: String,
+    /// Where it ran.
+    pub environment: Environment,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Why, in sentences; empty on a pass.
+    pub reasons: Vec<String>,
+    /// Things worth knowing that changed no verdict.
+    pub notes: Vec<String>,
+    /// RFC 3339 start of the run.
+    pub started_at: String,
+    /// Whole run, from connecting to the verdict.
+    pub duration_seconds: f64,
+    /// Whether the run was stopped from outside.
+    pub interrupted: bool,
+    /// The phases, in order.
+    pub phases: Vec<Phase>,
+    /// One line a second.
+    pub timeline: Vec<Second>,
+    /// Speed of phase `main`.
+    pub throughput: Throughput,
+    /// Latencies of phase `main`.
+    pub latency: Latencies,
+    /// What became of every operation, warm-up included.
+    pub outcomes: Outcomes,
+    /// Errors of the whole run by class, `retry:<class>` and `final:<class>`.
+    pub errors: BTreeMap<String, u64>,
+    /// One example message a class.
+    pub error_examples: BTreeMap<String, String>,
+    /// What is stored, held against the ledger.
+    pub integrity: Integrity,
+    /// Every gate, implicit ones included.
+    pub gates: Vec<GateResult>,
+    /// What the harness itself used.
+    pub resources: Resources,
+    /// HDR histograms of phase `main`, V2+DEFLATE, base64, nanoseconds.
+    pub histograms: Histograms,
+}
+
+/// Where a run took place.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Environment {
+    /// Version of this program.
+    pub batchsql_version: String,
+    /// Git commit it was built from or run in, if known.
+    pub git_commit: Option<String>,
+    /// CPU model.
+    pub cpu: String,
+    /// Logical cores.
+    pub cores: usize,
+    /// Memory of the machine.
+    pub memory_bytes: u64,
+    /// Operating system and its version.
+    pub os: String,
+    /// Kernel version.
+    pub kernel: String,
+    /// What was driven.
+    pub target: TargetSeen,
+}
+
+/// The target as it named itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TargetSeen {
+    /// `SQLite`, `PostgreSQL`, `MySQL`, `MariaDB`.
+    pub name: String,
+    /// Its own version string.
+    pub version: String,
+    /// `sqlite`, `postgres`, `mysql`.
+    pub database: String,
+    /// Settings read back on the run's own connections.
+    pub settings: BTreeMap<String, String>,
+    /// How rows travelled.
+    pub method: String,
+}
+
+/// One phase of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Phase {
+    /// `warmup`, `main`, `drain`, `verify`.
+    pub name: String,
+    /// From the run's first intended start.
+    pub start_seconds: f64,
+    /// Its length.
+    pub duration_seconds: f64,
+    /// Operations whose intended start lies in it (none for `drain` and `verify`).
+    pub outcomes: Outcomes,
+}
+
+/// One second of the run, by wall time since the first intended start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Second {
+    /// Which second, from 0.
+    pub second: u64,
+    /// The phase at its start.
+    pub phase: String,
+    /// Operations due in it.
+    pub offered: u64,
+    /// Rows acknowledged in it.
+    pub acknowledged: u64,
+    /// Rows rejected in it.
+    pub rejected: u64,
+    /// Rows whose outcome became unknown in it.
+    pub unknown: u64,
+    /// Operations dropped in it.
+    pub dropped: u64,
+    /// Retries begun in it.
+    pub retries: u64,
+    /// Response time of the rows answered in it.
+    pub response_p50_ms: Option<f64>,
+    /// Response time of the rows answered in it.
+    pub response_p99_ms: Option<f64>,
+    /// Service time of the rows answered in it.
+    pub service_p50_ms: Option<f64>,
+    /// Service time of the rows answered in it.
+    pub service_p99_ms: Option<f64>,
+    /// Rows in the queue at its end.
+    pub queue_length: u64,
+    /// Batches in flight at its end.
+    pub in_flight: u64,
+    /// Resident memory of the harness at its end.
+    pub rss_bytes: u64,
+}
+
+/// Speed of phase `main`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Throughput {
+    /// Acknowledged rows of phase `main` a second, from its first intended start to the last acknowledgement, drain included;
+    /// null when nothing was acknowledged.
+    pub rows_per_second: Option<f64>,
+    /// False unless integrity holds: a fast run that lost a row has no speed.
+    pub valid: bool,
+}
+
+/// The latencies of phase `main`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Latencies {
+    /// From the intended start to the acknowledgement.
+    pub response: LatencySummary,
+    /// From the actual send to the acknowledgement.
+    pub service: LatencySummary,
+    /// The generator's own lateness while a slot was free.
+    pub lag: LatencySummary,
+}
+
+/// A distribution in milliseconds. A percentile with too few samples behind it is null.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub struct LatencySummary {
+    pub count: u64,
+    pub mean_ms: Option<f64>,
+    pub p50_ms: Option<f64>,
+    pub p75_ms: Option<f64>,
+    pub p90_ms: Option<f64>,
+    pub p95_ms: Option<f64>,
+    pub p99_ms: Option<f64>,
+    pub p999_ms: Option<f64>,
+    pub max_ms: Option<f64>,
+}
+
+/// What became of operations: `offered = attempted + dropped`, `attempted = acknowledged + rejected + unknown`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the words of the design")]
+pub struct Outcomes {
+    pub offered: u64,
+    pub attempted: u64,
+    pub acknowledged: u64,
+    pub rejected: u64,
+    pub unknown: u64,
+    pub dropped: u64,
+}
+
+/// Whether what was acknowledged is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IntegrityVerdict {
+    /// Every acknowledged row is stored once, whole and right, and nothing else is.
+    Holds,
+    /// At least one anomaly was found.
+    Violated,
+    /// Not verified, nothing to check, or not read to the end.
+    Inconclusive,
+}
+
+/// What is stored, held against the ledger.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the classes are described in the README")]
+pub struct Integrity {
+    pub verdict: IntegrityVerdict,
+    /// Why not `holds`, if so.
+    pub reason: Option<String>,
+    pub method: String,
+    /// Right / must be there, 0 to 1; null if not verified.
+    pub rate: Option<f64>,
+    /// Rows read back.
+    pub checked: u64,
+    pub must_be_there: u64,
+    pub lost: u64,
+    pub duplicated: u64,
+    /// Copies beyond the first of every duplicated key.
+    pub surplus_copies: u64,
+    pub corrupted: u64,
+    pub phantom: u64,
+    pub resurrected: u64,
+    pub stale: u64,
+    /// Outcome unknown, found stored: legal.
+    pub recovered: u64,
+    pub partial_batches: u64,
+    /// Up to 20 a class.
+    pub examples: Vec<Anomaly>,
+    /// How long reading and comparing took.
+    pub duration_seconds: f64,
+}
+
+/// One anomaly, by its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anomaly {
+    /// `lost`, `duplicated`, `corrupted`, `phantom`, `resurrected`, `stale`, `partial_batch`.
+    pub class: String,
+    /// For `corrupted`: truncated, charset, rounded, padded, case, type, null, swapped, other.
+    pub sub_kind: Option<String>,
+    /// The row's key.
+    pub key: i64,
+    /// The column that differs first.
+    pub column: Option<String>,
+    /// What must be there.
+    pub expected: Option<String>,
+    /// What is there.
+    pub found: Option<String>,
+}
+
+/// How one gate ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GateResult {
+    /// The condition as written.
+    pub gate: String,
+    /// Whether the scenario asked for it (implicit gates are always there).
+    pub implicit: bool,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// The value that was judged (in a window gate the worst), in the unit of the condition.
+    pub actual: Option<f64>,
+    /// In words: what was found, and for windows where.
+    pub message: String,
+}
+
+/// What the harness itself used.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Resources {
+    /// User and system time of the process, load and verification.
+    pub cpu_seconds: f64,
+    /// Greatest resident set.
+    pub rss_bytes_max: u64,
+}
+
+/// HDR histograms, V2+DEFLATE, base64, nanoseconds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "as in `latency`")]
+pub struct Histograms {
+    pub response: String,
+    pub service: String,
+    pub lag: String,
+}

@@ -1,0 +1,477 @@
+//! One experiment as a file: the types below are the single source of what a scenario may say. Their JSON Schema validates the
+//! file ([`load`]), their `serde` form is what reports keep, and [`rules`] refuses what no type can.
+
+pub mod load;
+pub mod plan;
+pub mod rules;
+pub mod tree;
+pub mod units;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::gate::Gate;
+use crate::target::{Conflict, Method};
+use units::{Share, Time};
+
+/// A whole scenario file.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Name, as it appears in reports and in the `test_name` label.
+    pub name: String,
+    /// What the scenario is for and for whom.
+    #[serde(default)]
+    pub description: String,
+    /// Everything random comes from it.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// What is driven: exactly one of `sqlite`, `postgres`, `mysql`.
+    #[serde(default)]
+    pub target: TargetConfig,
+    /// What is done to it.
+    pub workload: Workload,
+    /// How it is offered.
+    pub load: Load,
+    /// How what is stored is checked afterwards.
+    #[serde(default)]
+    pub verify: Verify,
+    /// Conditions the run must meet.
+    #[serde(default)]
+    pub gates: Vec<Gate>,
+    /// What is exported.
+    #[serde(default)]
+    pub metrics: Metrics,
+}
+
+fn default_seed() -> u64 {
+    42
+}
+
+/// The target; exactly one kind is set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetConfig {
+    /// An embedded SQLite file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqlite: Option<SqliteConfig>,
+    /// A PostgreSQL server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<ServerConfig>,
+    /// A MySQL or MariaDB server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mysql: Option<ServerConfig>,
+    /// Connections and their time limits.
+    #[serde(default)]
+    pub pool: Pool,
+    /// Hosts beyond loopback that may be driven.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_hosts: Vec<String>,
+    /// Lets a server beyond loopback be driven without verified TLS.
+    #[serde(default)]
+    pub insecure_tls: bool,
+}
+
+/// An embedded SQLite file and its pragmas.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SqliteConfig {
+    /// The database file; by default `<report-dir>/data/<scenario name>.db`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// A named set of pragmas.
+    #[serde(default)]
+    pub profile: PragmaProfile,
+    /// Single pragmas, over the profile's.
+    #[serde(default)]
+    pub pragmas: BTreeMap<Pragma, PragmaValue>,
+}
+
+/// Named sets of pragmas; the values stand in the README.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PragmaProfile {
+    /// journal DELETE, synchronous FULL: SQLite as it comes.
+    Off,
+    /// WAL with a smaller cache.
+    Conservative,
+    /// WAL, synchronous NORMAL, 64 MB cache, 256 MiB mapped.
+    #[default]
+    Default,
+    /// WAL with twice the cache and twice the mapping.
+    Aggressive,
+}
+
+/// The pragmas a scenario may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "SQLite's own names")]
+pub enum Pragma {
+    JournalMode,
+    Synchronous,
+    CacheSize,
+    MmapSize,
+    TempStore,
+    BusyTimeout,
+    WalAutocheckpoint,
+    ForeignKeys,
+    PageSize,
+    MaxPageCount,
+}
+
+/// A pragma's value: a number or a word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum PragmaValue {
+    /// e.g. `cache_size: -64000`.
+    Number(i64),
+    /// e.g. `journal_mode: WAL`.
+    Word(String),
+}
+
+/// A database server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// `postgres://user:password@host:port/database` or `mysql://…`; passwords belong into `${ENV}`.
+    pub url: String,
+}
+
+/// Connections and their time limits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// Most connections; by default what the pipeline's concurrency needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u32>,
+    /// Longest wait for a server to accept a connection.
+    pub connect_timeout: Time,
+    /// Longest wait for a free connection.
+    pub acquire_timeout: Time,
+    /// Longest time for the answer to one batch; beyond it the outcome is unknown.
+    pub statement_timeout: Time,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { size: None, connect_timeout: Time::secs(5), acquire_timeout: Time::secs(30), statement_timeout: Time::secs(30) }
+    }
+}
+
+/// What is done to the target; exactly one is set.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Rows through the batch pipeline.
+    pub batch_insert: BatchInsert,
+}
+
+/// Rows through the batch pipeline.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BatchInsert {
+    /// Table to create and fill.
+    #[serde(default = "default_table")]
+    pub table: String,
+    /// Rows in all, warm-up included: required by shared-iterations, a cap for the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// The table's columns; by default the seven of `integration_test`.
+    #[serde(default = "default_columns")]
+    pub columns: Vec<ColumnConfig>,
+    /// Whether the key is unique. `false` gives the table a surrogate primary key, so that duplicates can be stored and seen.
+    #[serde(default = "yes")]
+    pub unique_key: bool,
+    /// What the values are like.
+    #[serde(default)]
+    pub content: Content,
+    /// Share of rows whose key was used by an earlier row.
+    #[serde(default)]
+    pub duplicate_keys: Share,
+    /// What happens to a key that exists.
+    #[serde(default)]
+    pub conflict: Conflict,
+    /// How rows travel.
+    #[serde(default)]
+    pub method: Method,
+    /// The batch pipeline's settings.
+    #[serde(default)]
+    pub pipeline: PipelineConfig,
+}
+
+fn default_table() -> String {
+    "integration_test".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One column.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnConfig {
+    /// Its name.
+    pub name: String,
+    /// `int64`, `float64`, `decimal(p,s)`, `bool`, `text`, `bytes`, `timestamp` or `uuid`.
+    #[serde(rename = "type")]
+    pub ty: units::TypeName,
+    /// Marks the key: exactly one `int64` column.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub key: bool,
+    /// Whether NULL may be stored.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub nullable: bool,
+    /// Whether a secondary index is kept on it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub index: bool,
+    /// Sizes of this column's texts (characters) or byte strings (bytes), over `content.size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<SizeRange>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// The seven columns of `integration_test`.
+#[must_use]
+pub fn default_columns() -> Vec<ColumnConfig> {
+    use crate::table::ColumnType as T;
+    let column = |name: &str, ty: T| ColumnConfig {
+        name: name.to_owned(),
+        ty: units::TypeName(ty),
+        key: name == "id",
+        nullable: false,
+        index: matches!(name, "name" | "email"),
+        size: None,
+    };
+    vec![
+        column("id", T::Int64),
+        column("name", T::Text),
+        column("email", T::Text),
+        column("data", T::Text),
+        column("value", T::Decimal { precision: 10, scale: 2 }),
+        column("is_active", T::Bool),
+        column("created_at", T::Timestamp),
+    ]
+}
+
+/// What the values are like.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Content {
+    /// Sizes of texts (characters) and byte strings (bytes).
+    pub size: SizeRange,
+    /// Which characters texts are made of.
+    pub charset: Charset,
+    /// Share of NULLs in nullable columns.
+    pub nulls: Share,
+    /// Share of values that are an extreme of their type (longest, empty, least, greatest).
+    pub extremes: Share,
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self { size: SizeRange { min: 12, max: 40 }, charset: Charset::Ascii, nulls: Share(0.0), extremes: Share(0.0) }
+    }
+}
+
+/// A range of sizes, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SizeRange {
+    /// Least.
+    pub min: u32,
+    /// Greatest.
+    pub max: u32,
+}
+
+/// Which characters texts are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Charset {
+    /// Letters, digits and punctuation.
+    #[default]
+    Ascii,
+    /// Characters of one to four bytes in UTF-8, emoji among them.
+    Unicode,
+}
+
+/// The batch pipeline's settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PipelineConfig {
+    /// Rows the queue holds before `submit` waits.
+    pub buffer_size: usize,
+    /// Rows in a batch.
+    pub flush_size: usize,
+    /// Longest wait of a row for its batch to fill.
+    pub flush_interval: Time,
+    /// Batches in flight at once; by default 1 on SQLite and 4 on a server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<usize>,
+    /// What happens after a failed attempt.
+    pub retry: Retry,
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        Self { buffer_size: 5000, flush_size: 200, flush_interval: Time::millis(100), concurrency: None, retry: Retry::default() }
+    }
+}
+
+/// What happens after a failed attempt: exponential backoff with jitter, for transient classes only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Attempts in all; 1 means no retry.
+    pub attempts: u32,
+    /// Wait before the first retry.
+    pub base: Time,
+    /// Longest wait.
+    pub max: Time,
+    /// Factor from one wait to the next.
+    pub factor: f64,
+    /// Random share added to or taken from each wait.
+    pub jitter: Share,
+    /// Retries a batch of unknown outcome although the table has no unique key: may store rows twice.
+    #[serde(rename = "unsafe")]
+    pub allow_duplicates: bool,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 5, base: Time::millis(20), max: Time::secs(2), factor: 2.0, jitter: Share(0.2), allow_duplicates: false }
+    }
+}
+
+/// How operations are offered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    /// Which of the five executors.
+    pub executor: Executor,
+    /// Workers of the closed executors (`shared-iterations`, `constant-vus`); by default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vus: Option<u32>,
+    /// Length of `constant-vus` and `constant-arrival-rate`, warm-up not included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Time>,
+    /// Operations a second of `constant-arrival-rate`, and the rate `ramping-arrival-rate` starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+    /// The ramps of `ramping-vus` (`target` = workers) and `ramping-arrival-rate` (`target` = operations a second).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
+    /// How starts are spread (arrival-rate executors).
+    #[serde(default)]
+    pub arrivals: Arrivals,
+    /// Time before phase `main` under the first load of the schedule; verified, not measured.
+    #[serde(default)]
+    pub warmup: Time,
+    /// Pause of a worker after each operation (closed executors).
+    #[serde(default)]
+    pub think_time: Time,
+    /// Most operations submitted and not yet answered; by default bounded by the pipeline's queue and batches alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u64>,
+    /// What happens to an operation that is due while no slot is free (arrival-rate executors).
+    #[serde(default)]
+    pub saturation: Saturation,
+    /// Greatest p99 of the generator's own lateness at which the load counts as offered.
+    #[serde(default = "default_lag_limit")]
+    pub lag_limit: Time,
+}
+
+fn default_lag_limit() -> Time {
+    Time::millis(10)
+}
+
+/// How load is offered, by k6's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "k6's names")]
+pub enum Executor {
+    SharedIterations,
+    ConstantVus,
+    RampingVus,
+    ConstantArrivalRate,
+    RampingArrivalRate,
+}
+
+/// One piece of a ramp: from the value before it, in a straight line, to `target`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// How long it takes.
+    pub duration: Time,
+    /// Workers, or operations a second, at its end.
+    pub target: f64,
+}
+
+/// How starts are spread over time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Arrivals {
+    /// Evenly.
+    #[default]
+    Uniform,
+    /// With exponentially distributed gaps, as independent users make them.
+    Poisson,
+}
+
+/// What happens to an operation that is due while no slot is free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Saturation {
+    /// It waits; its response time counts from its intended start.
+    #[default]
+    Queue,
+    /// It is counted as dropped.
+    Drop,
+    /// The load stops.
+    Abort,
+}
+
+/// How what is stored is checked afterwards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verify {
+    /// The method.
+    pub method: VerifyMethod,
+    /// Longest wait for the run's sessions to end before reading.
+    pub quiesce_timeout: Time,
+    /// Key ranges read in parallel; by default one a core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readers: Option<usize>,
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self { method: VerifyMethod::Full, quiesce_timeout: Time::secs(60), readers: None }
+    }
+}
+
+/// How what is stored is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyMethod {
+    /// Every row is read back and compared byte by byte.
+    #[default]
+    Full,
+    /// Nothing is checked: the run is inconclusive.
+    Off,
+}
+
+/// What is exported.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Goes in front of every metric name, e.g. `staging_`.
+    pub prefix: String,
+    /// Constant label `env` on every series; none if empty.
+    pub env: String,
+}

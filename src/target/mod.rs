@@ -1,0 +1,315 @@
+//! What is driven: the trait every database implements, the classes of what can go wrong with it, and [`connect`], the one
+//! place that branches on the kind of target.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::table::{Row, RowBlock, Table};
+
+/// The kinds of database that are told apart, as the `database` label of every metric. MariaDB is driven as MySQL; its real
+/// name and version are in [`TargetInfo`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Database {
+    /// An embedded SQLite file.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+    /// MySQL or MariaDB.
+    Mysql,
+}
+
+impl Database {
+    /// The metric label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Database::Sqlite => "sqlite",
+            Database::Postgres => "postgres",
+            Database::Mysql => "mysql",
+        }
+    }
+}
+
+/// What a failed write is counted as. Decided from SQLSTATE, error number or SQLite result code, never from a message's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub enum ErrorClass {
+    Deadlock,
+    LockTimeout,
+    Serialization,
+    Busy,
+    Timeout,
+    Connection,
+    Constraint,
+    TooLarge,
+    Data,
+    DiskFull,
+    Cancelled,
+    Panic,
+    Check,
+    Other,
+}
+
+impl ErrorClass {
+    /// Every class, in the order of reports.
+    pub const ALL: [ErrorClass; 14] = [
+        ErrorClass::Deadlock,
+        ErrorClass::LockTimeout,
+        ErrorClass::Serialization,
+        ErrorClass::Busy,
+        ErrorClass::Timeout,
+        ErrorClass::Connection,
+        ErrorClass::Constraint,
+        ErrorClass::TooLarge,
+        ErrorClass::Data,
+        ErrorClass::DiskFull,
+        ErrorClass::Cancelled,
+        ErrorClass::Panic,
+        ErrorClass::Check,
+        ErrorClass::Other,
+    ];
+
+    /// The name in reports and metric labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorClass::Deadlock => "deadlock",
+            ErrorClass::LockTimeout => "lock_timeout",
+            ErrorClass::Serialization => "serialization",
+            ErrorClass::Busy => "busy",
+            ErrorClass::Timeout => "timeout",
+            ErrorClass::Connection => "connection",
+            ErrorClass::Constraint => "constraint",
+            ErrorClass::TooLarge => "too_large",
+            ErrorClass::Data => "data",
+            ErrorClass::DiskFull => "disk_full",
+            ErrorClass::Cancelled => "cancelled",
+            ErrorClass::Panic => "panic",
+            ErrorClass::Check => "check",
+            ErrorClass::Other => "other",
+        }
+    }
+
+    /// Whether the same write may succeed when tried again.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        matches!(
+            self,
+            ErrorClass::Deadlock
+                | ErrorClass::LockTimeout
+                | ErrorClass::Serialization
+                | ErrorClass::Busy
+                | ErrorClass::Timeout
+                | ErrorClass::Connection
+        )
+    }
+}
+
+/// Whether a failed write can have been applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Definitely not: the server answered with an error, or nothing was sent.
+    No,
+    /// Nobody can say: timeout, cut connection or crash after sending.
+    Unknown,
+}
+
+/// Why a batch was not acknowledged.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}: {message}", class.as_str())]
+pub struct Failure {
+    /// What it is counted as.
+    pub class: ErrorClass,
+    /// Whether it can have been applied all the same.
+    pub applied: Applied,
+    /// The driver's words, without secrets; shown as an example, never branched on.
+    pub message: String,
+}
+
+/// Why a target cannot be used (before a run) or read (after it).
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// It does not answer, refuses the login, or lacks the database. The message says what was tried and the mend.
+    #[error("{0}")]
+    Unreachable(String),
+    /// A table of this name exists and was not made by this tool.
+    #[error("table {table:?} exists and was not made by batchsql: nothing was dropped; name another table in workload.batch_insert.table, or drop it yourself")]
+    ForeignTable {
+        /// Its name.
+        table: String,
+    },
+    /// Anything else, with the mend where there is one.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What is stored when a key exists already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Conflict {
+    /// Plain INSERT: the batch is rejected.
+    #[default]
+    Error,
+    /// The stored row stays.
+    Ignore,
+    /// Every non-key column is set to the new row's values.
+    Replace,
+    /// The same values as `replace`, by the database's update form (no delete and re-insert).
+    Update,
+}
+
+/// How rows travel to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// The fastest that the conflict strategy and the batch size allow; see `docs/methods.md`.
+    #[default]
+    Auto,
+    /// Multi-row `INSERT … VALUES (…), (…)` with bound values (all databases).
+    Values,
+    /// `INSERT … SELECT FROM UNNEST(arrays)` (Postgres).
+    Unnest,
+    /// `COPY … FROM STDIN (FORMAT binary)` (Postgres, only under `conflict: error`).
+    Copy,
+    /// One prepared single-row INSERT executed row by row inside the transaction (SQLite).
+    Prepared,
+}
+
+/// Where and how the rows of one table are written.
+#[derive(Clone, Debug)]
+pub struct WritePlan {
+    /// The table.
+    pub table: Table,
+    /// What happens to a key that exists.
+    pub conflict: Conflict,
+    /// How rows travel; resolved (not [`Method::Auto`]) once [`Target::resolve`] has seen it.
+    pub method: Method,
+}
+
+/// What was learnt about the target when connecting.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetInfo {
+    /// The server's own name: `SQLite`, `PostgreSQL`, `MySQL`, `MariaDB`.
+    pub name: String,
+    /// The server's own version string.
+    pub version: String,
+    /// Settings read back on the run's own connections (pragmas, durability settings), name and value.
+    pub settings: Vec<(String, String)>,
+    /// Most bind variables in one statement.
+    pub max_binds: usize,
+    /// Most bytes in one statement.
+    pub max_bytes: usize,
+}
+
+/// How busy the connection pool is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Connections in use now.
+    pub active: u32,
+    /// Most connections.
+    pub max: u32,
+}
+
+/// What the server said about an acknowledged batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Warnings that tell of altered values (truncation, rounding, replaced characters); duplicate-key notes under
+    /// `conflict: ignore` and deprecation notes are not among them.
+    pub warnings: u64,
+}
+
+/// Keys `from..to`; an open end reaches to the type's limit, so that rows nobody attempted are read too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRange {
+    /// First key, or open.
+    pub from: Option<i64>,
+    /// First key not in the range, or open.
+    pub to: Option<i64>,
+}
+
+/// One connection of the pool, held for one batch. Dropping it gives it back, or closes it if its last write's outcome is
+/// unknown or the connection is broken.
+#[async_trait]
+pub trait Session: Send {
+    /// The server's id of this session (`pg_backend_pid()`, `CONNECTION_ID()`); 0 where there is none (SQLite).
+    fn id(&self) -> u64;
+
+    /// Writes `rows` as one transaction, split into as many statements as the target's limits ask for; one statement never
+    /// holds a key twice. Rows are in the order in which they must take effect.
+    ///
+    /// # Errors
+    /// [`Failure`] says whether any of it can have been applied. Whatever could be rolled back has been.
+    async fn write(&mut self, plan: &WritePlan, rows: &[Row]) -> Result<Written, Failure>;
+}
+
+/// A consistent view of a table for reading back.
+#[async_trait]
+pub trait Reader: Send + Sync {
+    /// Streams the rows of `range` in key order, all columns of `table` in its order, as blocks. Returns when all were sent,
+    /// or when the receiver is gone.
+    ///
+    /// # Errors
+    /// When the table cannot be read to the end.
+    async fn scan(&self, table: &Table, range: KeyRange, blocks: mpsc::Sender<RowBlock>) -> Result<(), TargetError>;
+}
+
+/// A database under load.
+#[async_trait]
+pub trait Target: Send + Sync {
+    /// Its kind.
+    fn database(&self) -> Database;
+
+    /// Name, version, settings and limits as read when connecting.
+    fn info(&self) -> &TargetInfo;
+
+    /// Replaces [`Method::Auto`] by the fastest method for batches of `flush_size` rows.
+    ///
+    /// # Errors
+    /// When the method cannot be had on this database or with this conflict strategy.
+    fn resolve(&self, plan: WritePlan, flush_size: usize) -> Result<WritePlan, TargetError>;
+
+    /// The DDL that [`Target::create`] would run, for people to read.
+    fn ddl(&self, table: &Table) -> Vec<String>;
+
+    /// Makes an empty table, replacing one only if the marker in `batchsql_owner` says this tool made it, and marks it as
+    /// `run_id`'s.
+    ///
+    /// # Errors
+    /// [`TargetError::ForeignTable`] for a table that is not ours; else when the DDL fails.
+    async fn create(&self, table: &Table, run_id: &str) -> Result<(), TargetError>;
+
+    /// The run that owns the table now, or `None` if the table does not exist or is not ours.
+    ///
+    /// # Errors
+    /// When the marker cannot be read.
+    async fn owner(&self, table: &str) -> Result<Option<String>, TargetError>;
+
+    /// Takes a connection from the pool, waiting at most the pool's timeout.
+    ///
+    /// # Errors
+    /// Always with [`Applied::No`].
+    async fn acquire(&self) -> Result<Box<dyn Session>, Failure>;
+
+    /// Closes the run's own connections and waits until the server knows none of `sessions` any more, at most `limit`.
+    /// Returns the sessions that are still there (empty: quiet).
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    async fn quiesce(&self, sessions: &BTreeSet<u64>, limit: Duration) -> Result<BTreeSet<u64>, TargetError>;
+
+    /// A view for reading back, one snapshot where the database can share one over connections. Also after `quiesce`.
+    ///
+    /// # Errors
+    /// When no view can be opened.
+    async fn reader(&self) -> Result<Arc<dyn Reader>, TargetError>;
+
+    /// How busy the pool is now.
+    fn pool(&self) -> PoolUse;
+}
