@@ -1,6 +1,8 @@
 //! `batchsql`: load for databases and gateways that proves what it was told is stored, and says how fast it honestly was.
 pub mod gate;
+pub mod pipeline;
 pub mod report;
 pub mod scenario;
 pub mod table;
 pub mod target;
+pub mod workload;

@@ -1,6 +1,8 @@
 //! What is driven: the trait every database implements, the classes of what can go wrong with it, and [`connect`], the one
 //! place that branches on the kind of target.
 
+pub mod sqlite;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -241,12 +243,12 @@ pub trait Session: Send {
     /// The server's id of this session (`pg_backend_pid()`, `CONNECTION_ID()`); 0 where there is none (SQLite).
     fn id(&self) -> u64;
 
-    /// Writes `rows` as one transaction, split into as many statements as the target's limits ask for; one statement never
+    /// Both are shared so that a blocking driver can take them to its own thread. Writes `rows` as one transaction, split into as many statements as the target's limits ask for; one statement never
     /// holds a key twice. Rows are in the order in which they must take effect.
     ///
     /// # Errors
     /// [`Failure`] says whether any of it can have been applied. Whatever could be rolled back has been.
-    async fn write(&mut self, plan: &WritePlan, rows: &[Row]) -> Result<Written, Failure>;
+    async fn write(&mut self, plan: &Arc<WritePlan>, rows: &Arc<Vec<Row>>) -> Result<Written, Failure>;
 }
 
 /// A consistent view of a table for reading back.

@@ -1,0 +1,367 @@
+//! The batch writer: a bounded queue, batches by table flushed at size or at interval, a bounded number of them in flight, each one
+//! transaction that ends acknowledged, rejected or unknown.
+//!
+//! Goals: backpressure instead of memory (`submit` waits when the queue is full); a failing batch never takes another with it;
+//! [`Pipeline::close`] returns when everything submitted has an outcome, and a panic in a batch is an outcome too.
+//! Non-goals: ordering between batches, durability of the queue.
+//!
+//! ```no_run
+//! # async fn example(target: std::sync::Arc<dyn batchsql::target::Target>, plan: batchsql::target::WritePlan, row: batchsql::table::Row)
+//! # -> anyhow::Result<()> {
+//! use batchsql::pipeline::{Pipeline, Submission};
+//!
+//! let pipeline = Pipeline::builder(target).table(plan).start()?;
+//! pipeline.submit(Submission::now(1, row)).await?;
+//! let totals = pipeline.close().await;
+//! assert_eq!(totals.acknowledged, 1);
+//! # Ok(()) }
+//! ```
+
+mod batch;
+pub mod observer;
+pub mod retry;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::scenario::PipelineConfig;
+use crate::table::Row;
+use crate::target::{Database, Target, TargetError, WritePlan};
+use batch::{Batch, Shared};
+use observer::{Entry, NoObserver, Observer};
+
+/// A row on its way into the pipeline.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// Which of the pipeline's tables, by the order of [`Builder::table`] calls.
+    pub table: usize,
+    /// The submitter's own number for it; observers see it again.
+    pub id: u64,
+    /// The instant it was due: what response time counts from.
+    pub due: Instant,
+    /// Its values.
+    pub row: Row,
+}
+
+impl Submission {
+    /// A row for the first table, due now.
+    #[must_use]
+    pub fn now(id: u64, row: Row) -> Self {
+        Self { table: 0, id, due: Instant::now(), row }
+    }
+}
+
+/// Why a row was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The queue is full (only from [`Pipeline::try_submit`]); the row comes back.
+    #[error("the pipeline's queue is full")]
+    Full(Box<Submission>),
+    /// The pipeline has stopped.
+    #[error("the pipeline is closed")]
+    Closed,
+    /// The row does not fit its table.
+    #[error("{0}")]
+    Mismatch(String),
+}
+
+/// What became of everything submitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows the target confirmed.
+    pub acknowledged: u64,
+    /// Rows definitely not applied.
+    pub rejected: u64,
+    /// Rows of which nobody can say.
+    pub unknown: u64,
+}
+
+/// Sets up a [`Pipeline`].
+pub struct Builder {
+    target: Arc<dyn Target>,
+    plans: Vec<WritePlan>,
+    config: PipelineConfig,
+    seed: u64,
+    observer: Arc<dyn Observer>,
+}
+
+impl Builder {
+    /// Adds a table; [`Submission::table`] counts them from 0.
+    #[must_use]
+    pub fn table(mut self, plan: WritePlan) -> Self {
+        self.plans.push(plan);
+        self
+    }
+
+    /// Sizes, interval, concurrency and retry; the defaults are buffer 5,000, flush at 200 rows or 100 ms.
+    #[must_use]
+    pub fn config(mut self, config: PipelineConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Where the jitter of retries comes from.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Who watches: [`crate::metrics::PrometheusMetricsReporter`], or any other [`Observer`].
+    #[must_use]
+    pub fn with_metrics_reporter(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// Starts the pipeline on the current tokio runtime.
+    ///
+    /// # Errors
+    /// When the target does not have the asked method.
+    pub fn start(self) -> Result<Pipeline, TargetError> {
+        let flush_size = self.config.flush_size.max(1);
+        let plans = self.plans.into_iter().map(|plan| self.target.resolve(plan, flush_size).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let concurrency = self.config.concurrency.unwrap_or_else(|| default_concurrency(self.target.database()));
+        let (queue, rows) = mpsc::channel(self.config.buffer_size.max(1));
+        let shared = Arc::new(Shared {
+            target: self.target,
+            plans,
+            retry: self.config.retry.clone(),
+            seed: self.seed,
+            observer: self.observer,
+            slots: Arc::new(Semaphore::new(concurrency)),
+            totals: Counters::default(),
+        });
+        let assembler = Assembler {
+            shared: Arc::clone(&shared),
+            groups: shared.plans.iter().map(|_| Group::default()).collect(),
+            flush_size,
+            flush_interval: self.config.flush_interval.0,
+            next_batch: 0,
+            running: JoinSet::new(),
+        };
+        Ok(Pipeline { queue, concurrency, assembler: tokio::spawn(assembler.run(rows)), shared })
+    }
+}
+
+/// Batches in flight at once where the scenario does not say: SQLite has one writer; a server serves several.
+#[must_use]
+pub fn default_concurrency(database: Database) -> usize {
+    match database {
+        Database::Sqlite => 1,
+        Database::Postgres | Database::Mysql => 4,
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    acknowledged: AtomicU64,
+    rejected: AtomicU64,
+    unknown: AtomicU64,
+}
+
+/// A running batch writer. Dropping it without [`Pipeline::close`] still writes what was submitted, unobserved by the caller.
+pub struct Pipeline {
+    queue: mpsc::Sender<Submission>,
+    concurrency: usize,
+    assembler: JoinHandle<()>,
+    shared: Arc<Shared>,
+}
+
+impl Pipeline {
+    /// Begins setting up a pipeline that writes to `target`.
+    #[must_use]
+    pub fn builder(target: Arc<dyn Target>) -> Builder {
+        Builder { target, plans: Vec::new(), config: PipelineConfig::default(), seed: 0, observer: Arc::new(NoObserver) }
+    }
+
+    /// Puts a row into the queue, waiting for room.
+    ///
+    /// # Errors
+    /// When the row does not fit its table, or the pipeline has stopped.
+    pub async fn submit(&self, submission: Submission) -> Result<(), SubmitError> {
+        match self.try_submit(submission) {
+            Err(SubmitError::Full(submission)) => {
+                let began = Instant::now();
+                self.queue.send(*submission).await.map_err(|_| SubmitError::Closed)?;
+                self.shared.observer.enqueued(began.elapsed());
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Puts a row into the queue if there is room.
+    ///
+    /// # Errors
+    /// [`SubmitError::Full`] gives the row back.
+    pub fn try_submit(&self, submission: Submission) -> Result<(), SubmitError> {
+        let plan = self.shared.plans.get(submission.table);
+        let plan = plan.ok_or_else(|| SubmitError::Mismatch(format!("the pipeline has no table number {}", submission.table)))?;
+        if let Some(mismatch) = plan.table.mismatch(&submission.row) {
+            return Err(SubmitError::Mismatch(mismatch));
+        }
+        self.queue.try_send(submission).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(submission) => SubmitError::Full(Box::new(submission)),
+            mpsc::error::TrySendError::Closed(_) => SubmitError::Closed,
+        })?;
+        self.shared.observer.enqueued(Duration::ZERO);
+        Ok(())
+    }
+
+    /// As [`Pipeline::submit`], for threads outside the runtime.
+    ///
+    /// # Errors
+    /// As [`Pipeline::submit`].
+    pub fn blocking_submit(&self, submission: Submission) -> Result<(), SubmitError> {
+        match self.try_submit(submission) {
+            Err(SubmitError::Full(submission)) => {
+                let began = Instant::now();
+                self.queue.blocking_send(*submission).map_err(|_| SubmitError::Closed)?;
+                self.shared.observer.enqueued(began.elapsed());
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Rows in the queue.
+    #[must_use]
+    pub fn queue_length(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// Rows the queue can hold.
+    #[must_use]
+    pub fn buffer_size(&self) -> usize {
+        self.queue.max_capacity()
+    }
+
+    /// Batches being written.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.concurrency - self.shared.slots.available_permits().min(self.concurrency)
+    }
+
+    /// Most batches written at once.
+    #[must_use]
+    pub fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    /// How rows of table number `table` travel.
+    #[must_use]
+    pub fn plan(&self, table: usize) -> &WritePlan {
+        &self.shared.plans[table]
+    }
+
+    /// Takes no more rows, flushes what is queued, and returns when every row has its outcome.
+    pub async fn close(self) -> Totals {
+        drop(self.queue);
+        // The assembler itself runs no foreign code; should it panic, the totals say what is missing.
+        let _ = self.assembler.await;
+        let totals = &self.shared.totals;
+        Totals {
+            acknowledged: totals.acknowledged.load(Ordering::Acquire),
+            rejected: totals.rejected.load(Ordering::Acquire),
+            unknown: totals.unknown.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// Rows of one table that wait for their batch to fill.
+#[derive(Default)]
+struct Group {
+    entries: Vec<Entry>,
+    rows: Vec<Row>,
+    first: Option<Instant>,
+}
+
+/// Forms batches and hands them to the slots: the one consumer of the queue.
+struct Assembler {
+    shared: Arc<Shared>,
+    groups: Vec<Group>,
+    flush_size: usize,
+    flush_interval: Duration,
+    next_batch: u64,
+    running: JoinSet<()>,
+}
+
+impl Assembler {
+    async fn run(mut self, mut queue: mpsc::Receiver<Submission>) {
+        let mut inbox = Vec::with_capacity(self.flush_size.min(1024));
+        loop {
+            let due = self.groups.iter().filter_map(|group| group.first).min().map(|first| first + self.flush_interval);
+            let received = tokio::select! {
+                biased;
+                received = queue.recv_many(&mut inbox, self.flush_size.min(1024)) => Some(received),
+                () = sleep_until(due) => None,
+            };
+            for submission in inbox.drain(..) {
+                self.add(submission).await;
+            }
+            if received == Some(0) {
+                break;
+            }
+            self.flush_due().await;
+        }
+        for table in 0..self.groups.len() {
+            self.flush(table).await;
+        }
+        while self.running.join_next().await.is_some() {}
+    }
+
+    async fn add(&mut self, submission: Submission) {
+        let table = submission.table;
+        let group = &mut self.groups[table];
+        if group.first.is_none() {
+            group.first = Some(Instant::now());
+            group.rows.reserve_exact(self.flush_size.min(65_536));
+            group.entries.reserve_exact(self.flush_size.min(65_536));
+        }
+        group.entries.push(Entry { id: submission.id, due: submission.due });
+        group.rows.push(submission.row);
+        if group.rows.len() >= self.flush_size {
+            self.flush(table).await;
+        }
+    }
+
+    async fn flush_due(&mut self) {
+        let now = Instant::now();
+        for table in 0..self.groups.len() {
+            if self.groups[table].first.is_some_and(|first| now.duration_since(first) >= self.flush_interval) {
+                self.flush(table).await;
+            }
+        }
+    }
+
+    /// Waits for a free slot, which is what makes the queue fill and `submit` wait, and starts the batch in it.
+    async fn flush(&mut self, table: usize) {
+        let group = std::mem::take(&mut self.groups[table]);
+        let Some(first) = group.first else { return };
+        self.shared.observer.assembled(&self.shared.plans[table].table.name, group.rows.len(), first.elapsed());
+        let slot = Arc::clone(&self.shared.slots).acquire_owned().await.expect("the slots are never closed");
+        let batch = Batch { id: self.next_batch, table, entries: group.entries, rows: Arc::new(group.rows) };
+        self.next_batch += 1;
+        let shared = Arc::clone(&self.shared);
+        self.running.spawn(async move {
+            batch.run(&shared).await;
+            drop(slot);
+        });
+        while self.running.try_join_next().is_some() {}
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Who watches the pipeline: a trait with one method a stage, for recorders, ledgers, exporters and users' own code.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::target::Failure;
+
+/// One submitted row, without its values.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The submitter's own number for it.
+    pub id: u64,
+    /// The instant it was due: what response time counts from.
+    pub due: Instant,
+}
+
+/// A batch as observers see it.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchInfo<'a> {
+    /// Its number in the pipeline, from 0.
+    pub id: u64,
+    /// The table it goes to.
+    pub table: &'a str,
+    /// Rows in it.
+    pub rows: usize,
+    /// The rows, in the order in which they take effect.
+    pub entries: &'a [Entry],
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// The database session it is sent on; 0 if none.
+    pub session: u64,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug)]
+pub enum BatchOutcome {
+    /// The target confirmed its transaction.
+    Acknowledged {
+        /// Warnings of altered values.
+        warnings: u64,
+        /// Whether an earlier attempt's outcome was unknown, so that the rows may have been applied twice.
+        after_unknown: bool,
+    },
+    /// Definitely not applied.
+    Rejected(Failure),
+    /// Nobody can say.
+    Unknown(Failure),
+}
+
+/// Sees every stage of the pipeline. Every method has an empty default; all are called in the hot path and must not block.
+#[expect(unused_variables, reason = "defaults do nothing")]
+pub trait Observer: Send + Sync {
+    /// A row was put into the queue after waiting this long for room.
+    fn enqueued(&self, waited: Duration) {}
+
+    /// A batch was formed; `took` is the time from its first row to its last.
+    fn assembled(&self, table: &str, rows: usize, took: Duration) {}
+
+    /// A connection was taken from the pool after this long.
+    fn connection_acquired(&self, waited: Duration) {}
+
+    /// An attempt is about to be sent. Called at least once for every batch before [`Observer::finished`] (with session 0 if
+    /// nothing could be sent), so that a journal can write down what is about to happen.
+    ///
+    /// # Errors
+    /// An error refuses the batch: it is not sent and ends rejected.
+    fn sending(&self, batch: &BatchInfo<'_>) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// An attempt was answered, or given up; `took` is from its send.
+    fn executed(&self, batch: &BatchInfo<'_>, took: Duration) {}
+
+    /// An attempt failed.
+    fn attempt_failed(&self, batch: &BatchInfo<'_>, failure: &Failure, will_retry: bool) {}
+
+    /// The batch has its outcome; `took` is from its first send (zero if nothing was sent).
+    fn finished(&self, batch: &BatchInfo<'_>, outcome: &BatchOutcome, took: Duration) {}
+}
+
+/// Watches nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoObserver;
+
+impl Observer for NoObserver {}
+
+/// Several observers, called in order; the first that refuses a batch refuses it for all.
+impl Observer for Vec<Arc<dyn Observer>> {
+    fn enqueued(&self, waited: Duration) {
+        self.iter().for_each(|o| o.enqueued(waited));
+    }
+
+    fn assembled(&self, table: &str, rows: usize, took: Duration) {
+        self.iter().for_each(|o| o.assembled(table, rows, took));
+    }
+
+    fn connection_acquired(&self, waited: Duration) {
+        self.iter().for_each(|o| o.connection_acquired(waited));
+    }
+
+    fn sending(&self, batch: &BatchInfo<'_>) -> Result<(), String> {
+        self.iter().try_for_each(|o| o.sending(batch))
+    }
+
+    fn executed(&self, batch: &BatchInfo<'_>, took: Duration) {
+        self.iter().for_each(|o| o.executed(batch, took));
+    }
+
+    fn attempt_failed(&self, batch: &BatchInfo<'_>, failure: &Failure, will_retry: bool) {
+        self.iter().for_each(|o| o.attempt_failed(batch, failure, will_retry));
+    }
+
+    fn finished(&self, batch: &BatchInfo<'_>, outcome: &BatchOutcome, took: Duration) {
+        self.iter().for_each(|o| o.finished(batch, outcome, took));
+    }
+}

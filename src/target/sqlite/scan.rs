@@ -1,0 +1,72 @@
+//! Reading an SQLite table back, range by range, on connections of its own.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::mpsc;
+
+use super::{blocking, quote};
+use crate::table::{Cell, ColumnType, RowBlock, SURROGATE_KEY, Table};
+use crate::target::{KeyRange, Reader, TargetError};
+
+/// Opens one connection a scan.
+pub(super) struct SqliteReader {
+    pub(super) path: PathBuf,
+}
+
+#[async_trait]
+impl Reader for SqliteReader {
+    async fn scan(&self, table: &Table, range: KeyRange, blocks: mpsc::Sender<RowBlock>) -> Result<(), TargetError> {
+        let (path, table) = (self.path.clone(), table.clone());
+        blocking(move || {
+            scan(&path, &table, range, &blocks)
+                .map_err(|e| TargetError::Failed(format!("table {:?} cannot be read back from {}: {e}", table.name, path.display())))
+        })
+        .await
+    }
+}
+
+fn scan(path: &std::path::Path, table: &Table, range: KeyRange, blocks: &mpsc::Sender<RowBlock>) -> rusqlite::Result<()> {
+    // Read-write, because the first reader after a crash must be able to replay the journal.
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.execute_batch("PRAGMA mmap_size = 268435456")?;
+    let columns: Vec<String> = table.columns.iter().map(|column| quote(&column.name)).collect();
+    let key = quote(&table.columns[table.key].name);
+    let order = if table.unique_key { key.clone() } else { format!("{key}, {}", quote(SURROGATE_KEY)) };
+    let mut statement = connection.prepare(&format!(
+        "SELECT {} FROM {} WHERE {key} >= ?1 AND {key} {} ?2 ORDER BY {order}",
+        columns.join(", "),
+        quote(&table.name),
+        if range.to.is_some() { "<" } else { "<=" },
+    ))?;
+    let mut rows = statement.query([range.from.unwrap_or(i64::MIN), range.to.unwrap_or(i64::MAX)])?;
+    let mut block = RowBlock::new(table.columns.len());
+    while let Some(row) = rows.next()? {
+        for (position, column) in table.columns.iter().enumerate() {
+            block.push(cell(column.ty, row.get_ref(position)?));
+        }
+        if block.is_full() && blocks.blocking_send(std::mem::replace(&mut block, RowBlock::new(table.columns.len()))).is_err() {
+            return Ok(());
+        }
+    }
+    // A receiver that is gone needs no last block.
+    let _ = blocks.blocking_send(block);
+    Ok(())
+}
+
+/// What is stored, as the column's type where the storage class allows it, else as what is really there.
+fn cell(ty: ColumnType, value: ValueRef<'_>) -> Cell<'_> {
+    match (ty, value) {
+        (_, ValueRef::Null) => Cell::Null,
+        (ColumnType::Bool, ValueRef::Integer(number @ (0 | 1))) => Cell::Bool(number == 1),
+        (ColumnType::Timestamp, ValueRef::Integer(number)) => Cell::Timestamp(number),
+        (_, ValueRef::Integer(number)) => Cell::Int(number),
+        (_, ValueRef::Real(number)) => Cell::Float(number),
+        (_, ValueRef::Text(text)) => Cell::Text(text),
+        (ColumnType::Uuid, ValueRef::Blob(bytes)) => bytes.try_into().map_or(Cell::Bytes(bytes), Cell::Uuid),
+        (_, ValueRef::Blob(bytes)) => Cell::Bytes(bytes),
+    }
+}

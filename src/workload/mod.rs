@@ -1,0 +1,3 @@
+//! What is done to a target, as pure functions of (seed, index): nothing here knows time, sockets or outcomes.
+
+pub mod batch_insert;
