@@ -1,0 +1,285 @@
+//! One row as it must be against one row as it is: by bytes and bit patterns, never by a database's idea of equality; and, where
+//! they differ, how.
+
+use crate::report::Anomaly;
+use crate::table::{Cell, ColumnType, Row, RowBlock, Table, Value, write_decimal};
+
+/// How a stored row differs.
+#[derive(Debug)]
+pub(super) struct Difference {
+    /// How many columns differ.
+    pub(super) columns: usize,
+    /// The first of them.
+    column: String,
+    sub_kind: &'static str,
+    expected: String,
+    found: String,
+}
+
+impl Difference {
+    pub(super) fn anomaly(self, key: i64) -> Anomaly {
+        Anomaly {
+            class: "corrupted".to_owned(),
+            sub_kind: Some(self.sub_kind.to_owned()),
+            key,
+            column: Some(self.column),
+            expected: Some(self.expected),
+            found: Some(self.found),
+        }
+    }
+}
+
+/// What differs between `expected` and row `row` of `block`, if anything.
+pub(super) fn difference(table: &Table, expected: &Row, block: &RowBlock, row: usize) -> Option<Difference> {
+    let same = |position: usize| is_same(table.columns[position].ty, &expected[position], block.cell(row, position));
+    let first = (0..expected.len()).find(|position| !same(*position))?;
+    let column = &table.columns[first];
+    let cell = block.cell(row, first);
+    // A value that belongs to another column of the same row.
+    let elsewhere = (0..expected.len()).any(|other| {
+        other != first && table.columns[other].ty == column.ty && is_same(column.ty, &expected[other], cell) && !same(other)
+    });
+    Some(Difference {
+        columns: (first..expected.len()).filter(|position| !same(*position)).count(),
+        column: column.name.clone(),
+        sub_kind: if elsewhere { "swapped" } else { sub_kind(column.ty, &expected[first], cell) },
+        expected: show_value(column.ty, &expected[first]),
+        found: show_cell(cell),
+    })
+}
+
+fn scale(ty: ColumnType) -> u8 {
+    if let ColumnType::Decimal { scale, .. } = ty { scale } else { 0 }
+}
+
+fn is_same(ty: ColumnType, expected: &Value, cell: Cell<'_>) -> bool {
+    match (expected, cell) {
+        (Value::Null, Cell::Null) => true,
+        (Value::Int(a), Cell::Int(b)) | (Value::Timestamp(a), Cell::Timestamp(b)) => *a == b,
+        (Value::Float(a), Cell::Float(b)) => a.to_bits() == b.to_bits(),
+        (Value::Bool(a), Cell::Bool(b)) => *a == b,
+        (Value::Text(a), Cell::Text(b)) => a.as_bytes() == b,
+        (Value::Bytes(a), Cell::Bytes(b)) => a == b,
+        (Value::Uuid(a), Cell::Uuid(b)) => *a == b,
+        (Value::Decimal(a), Cell::Text(b)) => is_decimal(*a, scale(ty), b),
+        _ => false,
+    }
+}
+
+/// Whether `text` is the canonical form of the decimal, without building that form: this runs once a row.
+fn is_decimal(unscaled: i64, scale: u8, text: &[u8]) -> bool {
+    let (negative, digits) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
+    let mut rest = unscaled.unsigned_abs();
+    if negative != (unscaled < 0) || digits.is_empty() {
+        return false;
+    }
+    let point = digits.len().checked_sub(usize::from(scale) + 1);
+    let whole = if scale == 0 { Some(digits.len()) } else { point };
+    if whole.is_none_or(|whole| whole == 0 || (whole > 1 && digits[0] == b'0')) {
+        return false;
+    }
+    for (position, &byte) in digits.iter().enumerate().rev() {
+        if scale > 0 && Some(position) == point {
+            if byte != b'.' {
+                return false;
+            }
+            continue;
+        }
+        if byte != b'0' + (rest % 10) as u8 {
+            return false;
+        }
+        rest /= 10;
+    }
+    rest == 0
+}
+
+/// How `found` came out of `expected`, as far as it shows.
+fn sub_kind(ty: ColumnType, expected: &Value, found: Cell<'_>) -> &'static str {
+    match (expected, found) {
+        (Value::Null, _) | (_, Cell::Null) => "null",
+        (Value::Text(a), Cell::Text(b)) => text_kind(a.as_bytes(), b),
+        (Value::Bytes(a), Cell::Bytes(b)) => text_kind(a, b),
+        (Value::Decimal(a), Cell::Text(b)) => decimal_kind(*a, scale(ty), b),
+        (Value::Float(a), Cell::Float(b)) => {
+            // What a column of single precision, or of a few digits, keeps.
+            if (*a - b).abs() <= a.abs() * 1e-6 { "rounded" } else { "other" }
+        }
+        (Value::Timestamp(a), Cell::Timestamp(b)) => {
+            let rounded = [1_000, 10_000, 100_000, 1_000_000].iter().any(|unit| b % unit == 0 && (a - b).abs() < *unit);
+            if rounded { "rounded" } else { "other" }
+        }
+        (Value::Int(a), Cell::Int(b)) => {
+            // What a narrower integer column clamps to.
+            let clamped = [(i64::from(i8::MIN), i64::from(i8::MAX)), (i64::from(i16::MIN), i64::from(i16::MAX)), (-8_388_608, 8_388_607)]
+                .into_iter()
+                .chain([(i64::from(i32::MIN), i64::from(i32::MAX)), (0, 255), (0, 65_535), (0, 16_777_215), (0, i64::from(u32::MAX))])
+                .any(|(least, greatest)| b == *a.clamp(&least, &greatest));
+            if clamped { "truncated" } else { "other" }
+        }
+        (Value::Bool(_), Cell::Bool(_)) | (Value::Uuid(_), Cell::Uuid(_)) => "other",
+        _ => "type",
+    }
+}
+
+fn text_kind(expected: &[u8], found: &[u8]) -> &'static str {
+    let trimmed = |bytes: &[u8]| bytes.len() - bytes.iter().rev().take_while(|byte| matches!(byte, b' ' | 0)).count();
+    if expected[..trimmed(expected)] == found[..trimmed(found)] {
+        return "padded";
+    }
+    if expected.starts_with(found) {
+        return "truncated";
+    }
+    let (a, b) = (String::from_utf8_lossy(expected), String::from_utf8_lossy(found));
+    if is_charset_loss(&a, &b) {
+        "charset"
+    } else if a.to_lowercase() == b.to_lowercase() {
+        "case"
+    } else {
+        "other"
+    }
+}
+
+/// Whether `found` is `expected` with characters beyond ASCII replaced by one or more `?` or U+FFFD.
+fn is_charset_loss(expected: &str, found: &str) -> bool {
+    let mut found = found.chars().peekable();
+    let mut replaced = false;
+    for character in expected.chars() {
+        match found.next() {
+            Some(same) if same == character => {}
+            Some('?' | '\u{fffd}') if !character.is_ascii() => {
+                replaced = true;
+                // A byte-wise replacement leaves up to one mark a byte.
+                for _ in 1..character.len_utf8() {
+                    if found.peek() == Some(&'?') && !expected.contains('?') {
+                        found.next();
+                    }
+                }
+            }
+            _ => return false,
+        }
+    }
+    replaced && found.next().is_none()
+}
+
+fn decimal_kind(unscaled: i64, scale: u8, found: &[u8]) -> &'static str {
+    let text = String::from_utf8_lossy(found);
+    let mut exact = String::new();
+    write_decimal(&mut exact, unscaled, scale);
+    let (Ok(a), Ok(b)) = (exact.parse::<f64>(), text.parse::<f64>()) else { return "other" };
+    let digits = text.split_once('.').map_or(0, |(_, digits)| digits.trim_end_matches('0').len());
+    let unit = 10f64.powi(-(digits as i32));
+    if digits < usize::from(scale) && (a - b).abs() < unit { "rounded" } else { "other" }
+}
+
+/// Longest value shown.
+const SHOWN_CHARS: usize = 120;
+
+/// A row for people, values by column.
+pub(super) fn show_row(table: &Table, row: &Row) -> String {
+    let columns = table.columns.iter().zip(row);
+    let values: Vec<String> = columns.map(|(column, value)| format!("{}={}", column.name, show_value(column.ty, value))).collect();
+    clip(&values.join(" "))
+}
+
+fn show_value(ty: ColumnType, value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Int(v) | Value::Timestamp(v) => v.to_string(),
+        Value::Float(v) => format!("{v:?}"),
+        Value::Bool(v) => v.to_string(),
+        Value::Text(v) => clip(v),
+        Value::Bytes(v) => hex(v),
+        Value::Uuid(v) => hex(v),
+        Value::Decimal(v) => {
+            let mut text = String::new();
+            write_decimal(&mut text, *v, scale(ty));
+            text
+        }
+    }
+}
+
+fn show_cell(cell: Cell<'_>) -> String {
+    match cell {
+        Cell::Null => "NULL".to_owned(),
+        Cell::Int(v) | Cell::Timestamp(v) => v.to_string(),
+        Cell::Float(v) => format!("{v:?}"),
+        Cell::Bool(v) => v.to_string(),
+        Cell::Text(v) => clip(&String::from_utf8_lossy(v)),
+        Cell::Bytes(v) => hex(v),
+        Cell::Uuid(v) => hex(&v),
+    }
+}
+
+/// Values come from a database: control characters are made visible, and the length is bounded.
+fn clip(text: &str) -> String {
+    let mut shown = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count == SHOWN_CHARS {
+            shown.push('…');
+            break;
+        }
+        if character.is_control() { shown.extend(character.escape_default()) } else { shown.push(character) }
+    }
+    shown
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut shown = String::from("0x");
+    for byte in bytes.iter().take(SHOWN_CHARS / 2) {
+        // Writing into a String cannot fail.
+        let _ = write!(shown, "{byte:02x}");
+    }
+    if bytes.len() > SHOWN_CHARS / 2 {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_compared_by_their_canonical_text() {
+        for (unscaled, scale) in [(0, 2), (5, 2), (-5, 2), (12345, 2), (-9_999_999_999, 2), (7, 0), (-120, 0), (i64::MAX / 10, 18), (10, 1)] {
+            let mut text = String::new();
+            write_decimal(&mut text, unscaled, scale);
+            assert!(is_decimal(unscaled, scale, text.as_bytes()), "{text}");
+            for wrong in [format!("{text}0"), format!("0{text}"), format!("-{text}"), text.replace('.', ","), String::new(), "-".into()] {
+                assert!(wrong == text || !is_decimal(unscaled, scale, wrong.as_bytes()), "{wrong} is not {text}");
+            }
+            assert!(!is_decimal(unscaled + 1, scale, text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn what_happened_to_a_text_is_told() {
+        let kind = |a: &str, b: &str| text_kind(a.as_bytes(), b.as_bytes());
+        assert_eq!(kind("toolong", "toolo"), "truncated");
+        assert_eq!(kind("a😀b", "a?b"), "charset");
+        assert_eq!(kind("a😀b", "a????b"), "charset");
+        assert_eq!(kind("é", "\u{fffd}"), "charset");
+        assert_eq!(kind("ab", "ab  "), "padded");
+        assert_eq!(kind("ab  ", "ab"), "padded");
+        assert_eq!(kind("Abc", "aBC"), "case");
+        assert_eq!(kind("abc", "xyz"), "other");
+        assert_eq!(kind("a?c", "a?d"), "other");
+    }
+
+    #[test]
+    fn what_happened_to_a_number_is_told() {
+        assert_eq!(sub_kind(ColumnType::Float64, &Value::Float(16_777_217.0), Cell::Float(16_777_216.0)), "rounded");
+        assert_eq!(sub_kind(ColumnType::Float64, &Value::Float(1.0), Cell::Float(2.0)), "other");
+        assert_eq!(sub_kind(ColumnType::Int64, &Value::Int(999), Cell::Int(255)), "truncated");
+        assert_eq!(sub_kind(ColumnType::Int64, &Value::Int(999), Cell::Int(998)), "other");
+        assert_eq!(sub_kind(ColumnType::Timestamp, &Value::Timestamp(1_700_000_000_123_456), Cell::Timestamp(1_700_000_000_000_000)), "rounded");
+        assert_eq!(sub_kind(ColumnType::Timestamp, &Value::Timestamp(5), Cell::Timestamp(3_600_000_005)), "other");
+        let decimal = ColumnType::Decimal { precision: 10, scale: 2 };
+        assert_eq!(sub_kind(decimal, &Value::Decimal(12_345), Cell::Text(b"123.50")), "rounded");
+        assert_eq!(sub_kind(decimal, &Value::Decimal(12_345), Cell::Text(b"123.46")), "other");
+        assert_eq!(sub_kind(decimal, &Value::Decimal(12_345), Cell::Int(123)), "type");
+        assert_eq!(sub_kind(ColumnType::Text, &Value::Text("a".into()), Cell::Null), "null");
+        assert_eq!(sub_kind(ColumnType::Bool, &Value::Bool(true), Cell::Bool(false)), "other");
+    }
+}
