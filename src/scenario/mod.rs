@@ -40,10 +40,20 @@ pub struct Scenario {
     pub verify: Verify,
     /// Conditions the run must meet.
     #[serde(default)]
+    #[schemars(length(max = 1000))]
     pub gates: Vec<Gate>,
     /// What is exported.
     #[serde(default)]
     pub metrics: Metrics,
+}
+
+/// The one of `known` that `word` was probably meant to be.
+#[must_use]
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |candidate: &&str| strsim::damerau_levenshtein(word, candidate);
+    // A slip in every third letter, two at most; or a long common beginning.
+    let near = |candidate: &&str| distance(candidate) <= word.len().min(6) / 3 || strsim::jaro_winkler(word, candidate) > 0.85;
+    known.into_iter().filter(near).min_by_key(distance)
 }
 
 fn default_seed() -> u64 {
@@ -68,6 +78,7 @@ pub struct TargetConfig {
     pub pool: Pool,
     /// Hosts beyond loopback that may be driven.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
     pub allow_hosts: Vec<String>,
     /// Lets a server beyond loopback be driven without verified TLS.
     #[serde(default)]
@@ -145,6 +156,7 @@ pub struct ServerConfig {
 pub struct Pool {
     /// Most connections; by default what the pipeline's concurrency needs.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
     pub size: Option<u32>,
     /// Longest wait for a server to accept a connection.
     pub connect_timeout: Time,
@@ -177,9 +189,11 @@ pub struct BatchInsert {
     pub table: String,
     /// Rows in all, warm-up included: required by shared-iterations, a cap for the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000_000_u64))]
     pub rows: Option<u64>,
     /// The table's columns; by default the seven of `integration_test`.
     #[serde(default = "default_columns")]
+    #[schemars(length(min = 1, max = 100))]
     pub columns: Vec<ColumnConfig>,
     /// Whether the key is unique. `false` gives the table a surrogate primary key, so that duplicates can be stored and seen.
     #[serde(default = "yes")]
@@ -284,8 +298,10 @@ impl Default for Content {
 #[serde(deny_unknown_fields)]
 pub struct SizeRange {
     /// Least.
+    #[schemars(range(max = 1_048_576))]
     pub min: u32,
     /// Greatest.
+    #[schemars(range(max = 1_048_576))]
     pub max: u32,
 }
 
@@ -305,13 +321,16 @@ pub enum Charset {
 #[serde(deny_unknown_fields, default)]
 pub struct PipelineConfig {
     /// Rows the queue holds before `submit` waits.
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub buffer_size: usize,
     /// Rows in a batch.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub flush_size: usize,
     /// Longest wait of a row for its batch to fill.
     pub flush_interval: Time,
     /// Batches in flight at once; by default 1 on SQLite and 4 on a server.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
     pub concurrency: Option<usize>,
     /// What happens after a failed attempt.
     pub retry: Retry,
@@ -328,12 +347,14 @@ impl Default for PipelineConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct Retry {
     /// Attempts in all; 1 means no retry.
+    #[schemars(range(min = 1, max = 100))]
     pub attempts: u32,
     /// Wait before the first retry.
     pub base: Time,
     /// Longest wait.
     pub max: Time,
     /// Factor from one wait to the next.
+    #[schemars(range(min = 1, max = 100))]
     pub factor: f64,
     /// Random share added to or taken from each wait.
     pub jitter: Share,
@@ -356,15 +377,18 @@ pub struct Load {
     pub executor: Executor,
     /// Workers of the closed executors (`shared-iterations`, `constant-vus`); by default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
     pub vus: Option<u32>,
     /// Length of `constant-vus` and `constant-arrival-rate`, warm-up not included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Time>,
     /// Operations a second of `constant-arrival-rate`, and the rate `ramping-arrival-rate` starts from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 10_000_000), extend("exclusiveMinimum" = 0))]
     pub rate: Option<f64>,
     /// The ramps of `ramping-vus` (`target` = workers) and `ramping-arrival-rate` (`target` = operations a second).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
     pub stages: Vec<Stage>,
     /// How starts are spread (arrival-rate executors).
     #[serde(default)]
@@ -377,6 +401,7 @@ pub struct Load {
     pub think_time: Time,
     /// Most operations submitted and not yet answered; by default bounded by the pipeline's queue and batches alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub max_in_flight: Option<u64>,
     /// What happens to an operation that is due while no slot is free (arrival-rate executors).
     #[serde(default)]
@@ -409,6 +434,7 @@ pub struct Stage {
     /// How long it takes.
     pub duration: Time,
     /// Workers, or operations a second, at its end.
+    #[schemars(range(min = 0, max = 10_000_000))]
     pub target: f64,
 }
 
@@ -446,6 +472,7 @@ pub struct Verify {
     pub quiesce_timeout: Time,
     /// Key ranges read in parallel; by default one a core.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
     pub readers: Option<usize>,
 }
 

@@ -26,8 +26,9 @@ impl Time {
     }
 }
 
-/// One duration in words, without its anchors: digits and a unit, several times.
-const TIME_PATTERN: &str = r"^\s*([0-9]+\s*(ns|us|ms|s|sec|m|min|h|hr|d|day|days)\s*)+$";
+/// Numbers with units, several times. Fractions are as long as a whole number of nanoseconds always comes of them.
+const TIME_PATTERN: &str =
+    r"^ *(([0-9]{1,9}(\.[0-9]{1,3})? *(us|µs|ms|s|sec|m|min)|[0-9]{1,9}(\.[0-9]{1,2})? *(h|hr)|[0-9]{1,9} *(ns|d|day|days)) *)+$";
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -38,7 +39,9 @@ impl Serialize for Time {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
-        humantime::parse_duration(text.trim()).map(Time).map_err(|e| D::Error::custom(format!("{text:?} is no duration ({e}); write e.g. 100ms, 5s or 2m")))
+        humantime::parse_duration(text.trim())
+            .map(Time)
+            .map_err(|e| D::Error::custom(format!("{text:?} is no duration ({e}); write e.g. 100ms, 5s or 2m")))
     }
 }
 
@@ -48,7 +51,7 @@ impl JsonSchema for Time {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": TIME_PATTERN, "description": "A duration with its unit: 100ms, 5s, 2m" })
+        json_schema!({ "type": "string", "pattern": TIME_PATTERN, "description": "A duration with its unit: 100ms, 5s, 1m 30s" })
     }
 }
 
@@ -74,7 +77,10 @@ impl<'de> Deserialize<'de> for Share {
             Form::Number(number) => Some(number),
             Form::Percent(text) => text.trim().strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok()).map(|n| n / 100.0),
         };
-        share.filter(|s| (0.0..=1.0).contains(s)).map(Share).ok_or_else(|| D::Error::custom("a share lies between 0 and 1, e.g. 0.1 or 10%"))
+        share
+            .filter(|s| (0.0..=1.0).contains(s))
+            .map(Share)
+            .ok_or_else(|| D::Error::custom("a share lies between 0 and 1, e.g. 0.1 or 10%"))
     }
 }
 
@@ -143,10 +149,79 @@ impl JsonSchema for TypeName {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // Written out for every precision, so that the scale cannot exceed it.
+        let decimals: Vec<String> =
+            (1..=18).map(|p| format!(r"{p}\s*,\s*({})", (0..=p).map(|s| s.to_string()).collect::<Vec<_>>().join("|"))).collect();
         json_schema!({
             "type": "string",
-            "pattern": r"^(int64|float64|bool|text|bytes|timestamp|uuid|decimal\(\s*([1-9]|1[0-8])\s*,\s*([0-9]|1[0-8])\s*\))$",
+            "pattern": format!(r"^(int64|float64|bool|text|bytes|timestamp|uuid|decimal\(\s*({})\s*\))$", decimals.join("|")),
             "description": "int64, float64, decimal(p,s) with 1 ≤ p ≤ 18 and s ≤ p, bool, text, bytes, timestamp or uuid"
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// What the schema of `T` says of `value`.
+    fn valid<T: JsonSchema>(value: &serde_json::Value) -> bool {
+        jsonschema::is_valid(&schemars::schema_for!(T).to_value(), value)
+    }
+
+    #[test]
+    fn durations_carry_their_unit() {
+        let read = |text: &str| serde_json::from_value::<Time>(json!(text)).ok().filter(|_| valid::<Time>(&json!(text))).map(|t| t.0);
+        assert_eq!(read("100ms"), Some(Duration::from_millis(100)));
+        assert_eq!(read("1m 30s"), Some(Duration::from_secs(90)));
+        assert_eq!(read("1.5 s"), Some(Duration::from_millis(1500)));
+        assert_eq!(read("0.25h"), Some(Duration::from_secs(900)));
+        assert_eq!(read("2days"), Some(Duration::from_secs(172_800)));
+        for wrong in ["5", "-5s", "5 parsecs", "", "s", "1w", "0.0001h", "99999999999d"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn shares_are_numbers_or_percentages() {
+        let read =
+            |value: serde_json::Value| serde_json::from_value::<Share>(value.clone()).ok().filter(|_| valid::<Share>(&value)).map(|s| s.0);
+        assert_eq!(read(json!(0.25)), Some(0.25));
+        assert_eq!(read(json!("10%")), Some(0.1));
+        assert_eq!(read(json!("100 %")), Some(1.0));
+        assert_eq!(read(json!(1)), Some(1.0));
+        for wrong in [json!(1.1), json!(-0.1), json!("101%"), json!("0.1"), json!(true), json!("-1%")] {
+            assert_eq!(read(wrong.clone()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_decimals_scale_is_within_its_precision() {
+        let read = |text: &str| (valid::<TypeName>(&json!(text)), serde_json::from_value::<TypeName>(json!(text)).ok().map(|t| t.0));
+        assert_eq!(read("decimal(10,2)"), (true, Some(ColumnType::Decimal { precision: 10, scale: 2 })));
+        assert_eq!(read("decimal( 18 , 18 )"), (true, Some(ColumnType::Decimal { precision: 18, scale: 18 })));
+        for wrong in ["decimal(2,3)", "decimal(19,0)", "decimal(0,0)", "decimal(5)", "int32", "TEXT", "decimal(05,1)"] {
+            assert!(!read(wrong).0, "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_patterns_allow_can_be_read(text in TIME_PATTERN.trim_start_matches('^').trim_end_matches('$')) {
+            prop_assert!(valid::<Time>(&json!(text)));
+            prop_assert!(serde_json::from_value::<Time>(json!(text)).is_ok(), "{text:?}");
+        }
+
+        #[test]
+        fn a_written_duration_is_valid_and_the_same(nanos in 0u64..30 * 86_400 * 1_000_000_000) {
+            let time = Time(Duration::from_nanos(nanos));
+            let written = serde_json::to_value(time).unwrap();
+            prop_assert!(valid::<Time>(&written), "{written}");
+            prop_assert_eq!(serde_json::from_value::<Time>(written).unwrap(), time);
+        }
     }
 }
