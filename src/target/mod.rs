@@ -140,7 +140,9 @@ pub enum TargetError {
     #[error("{0}")]
     Unreachable(String),
     /// A table of this name exists and was not made by this tool.
-    #[error("table {table:?} exists and was not made by batchsql: nothing was dropped; name another table in workload.batch_insert.table, or drop it yourself")]
+    #[error(
+        "table {table:?} exists and was not made by batchsql: nothing was dropped; name another table in workload.batch_insert.table, or drop it yourself"
+    )]
     ForeignTable {
         /// Its name.
         table: String,

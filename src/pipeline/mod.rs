@@ -1,0 +1,3 @@
+//! The batch writer: rows in, batches out, every batch with an outcome.
+
+pub mod observer;
