@@ -141,6 +141,7 @@ impl Builder {
             groups: shared.plans.iter().map(|_| Group::default()).collect(),
             flush_size,
             flush_interval: self.config.flush_interval.0,
+            concurrency,
             next_batch: 0,
             running: JoinSet::new(),
         };
@@ -287,6 +288,7 @@ struct Assembler {
     groups: Vec<Group>,
     flush_size: usize,
     flush_interval: Duration,
+    concurrency: usize,
     next_batch: u64,
     running: JoinSet<()>,
 }
@@ -302,20 +304,21 @@ impl Assembler {
                 () = sleep_until(due) => None,
             };
             for submission in inbox.drain(..) {
-                self.add(submission).await;
+                self.add(submission, &queue).await;
             }
             if received == Some(0) {
                 break;
             }
-            self.flush_due().await;
+            self.flush_due(&queue).await;
         }
         for table in 0..self.groups.len() {
-            self.flush(table).await;
+            self.flush(table, &queue).await;
         }
         while self.running.join_next().await.is_some() {}
+        self.shared.observer.gauges(0, 0);
     }
 
-    async fn add(&mut self, submission: Submission) {
+    async fn add(&mut self, submission: Submission, queue: &mpsc::Receiver<Submission>) {
         let table = submission.table;
         let group = &mut self.groups[table];
         if group.first.is_none() {
@@ -326,27 +329,28 @@ impl Assembler {
         group.entries.push(Entry { id: submission.id, due: submission.due });
         group.rows.push(submission.row);
         if group.rows.len() >= self.flush_size {
-            self.flush(table).await;
+            self.flush(table, queue).await;
         }
     }
 
-    async fn flush_due(&mut self) {
+    async fn flush_due(&mut self, queue: &mpsc::Receiver<Submission>) {
         let now = Instant::now();
         for table in 0..self.groups.len() {
             if self.groups[table].first.is_some_and(|first| now.duration_since(first) >= self.flush_interval) {
-                self.flush(table).await;
+                self.flush(table, queue).await;
             }
         }
     }
 
     /// Waits for a free slot, which is what makes the queue fill and `submit` wait, and starts the batch in it.
-    async fn flush(&mut self, table: usize) {
+    async fn flush(&mut self, table: usize, queue: &mpsc::Receiver<Submission>) {
         let group = std::mem::take(&mut self.groups[table]);
         let Some(first) = group.first else { return };
         self.shared.observer.assembled(&self.shared.plans[table].table.name, group.rows.len(), first.elapsed());
         let slot = Arc::clone(&self.shared.slots).acquire_owned().await.expect("the slots are never closed");
         let batch = Batch { id: self.next_batch, table, entries: group.entries, rows: Arc::new(group.rows) };
         self.next_batch += 1;
+        self.shared.observer.gauges(queue.len(), self.concurrency - self.shared.slots.available_permits());
         let shared = Arc::clone(&self.shared);
         self.running.spawn(async move {
             batch.run(&shared).await;

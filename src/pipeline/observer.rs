@@ -76,6 +76,9 @@ pub trait Observer: Send + Sync {
 
     /// The batch has its outcome; `took` is from its first send (zero if nothing was sent).
     fn finished(&self, batch: &BatchInfo<'_>, outcome: &BatchOutcome, took: Duration) {}
+
+    /// Rows in the queue and batches in flight, told whenever a batch was formed and when the pipeline has closed.
+    fn gauges(&self, queue_length: usize, in_flight: usize) {}
 }
 
 /// Watches nothing.
@@ -112,5 +115,9 @@ impl Observer for Vec<Arc<dyn Observer>> {
 
     fn finished(&self, batch: &BatchInfo<'_>, outcome: &BatchOutcome, took: Duration) {
         self.iter().for_each(|o| o.finished(batch, outcome, took));
+    }
+
+    fn gauges(&self, queue_length: usize, in_flight: usize) {
+        self.iter().for_each(|o| o.gauges(queue_length, in_flight));
     }
 }
