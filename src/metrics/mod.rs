@@ -18,6 +18,7 @@ mod listener;
 pub mod names;
 mod reporter;
 mod series;
+mod striped;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -211,7 +212,7 @@ impl Naming {
             let mut labels = metric.take_label();
             // A user's own label of that name says more than ours.
             if !labels.iter().any(|label| label.name() == "env") {
-                let mut label = LabelPair::new();
+                let mut label = LabelPair::default();
                 label.set_name("env".to_owned());
                 label.set_value(self.environment.clone());
                 labels.push(label);

@@ -9,6 +9,7 @@ use prometheus::{Gauge, Histogram, IntCounter};
 
 use super::names::{self, Spec};
 use super::series::{Handle, Shape};
+use super::striped::StripedHistogram;
 use super::{PrometheusMetrics, lock};
 use crate::environment::rss_now;
 use crate::pipeline::observer::{BatchInfo, BatchOutcome, Observer};
@@ -47,7 +48,7 @@ pub(super) struct State {
     pipeline: Pipeline,
     tables: [OnceLock<TableSeries>; MOST_TABLES],
     other_tables: OnceLock<TableSeries>,
-    enqueue: Histogram,
+    enqueue: StripedHistogram,
     assemble: Histogram,
     execute: Histogram,
     pool_wait: Histogram,
@@ -194,7 +195,7 @@ impl State {
             pipeline,
             tables: Default::default(),
             other_tables: OnceLock::new(),
-            enqueue: test(&names::ENQUEUE_LATENCY).histogram(),
+            enqueue: test(&names::ENQUEUE_LATENCY).striped(),
             assemble: test(&names::BATCH_ASSEMBLE).histogram(),
             execute: test(&names::EXECUTE).histogram(),
             pool_wait: test(&names::POOL_WAIT).histogram(),

@@ -9,6 +9,7 @@ use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, Opts, Registry};
 
 use super::lock;
 use super::names::{self, Kind, Spec};
+use super::striped::StripedHistogram;
 
 /// What a series is made as.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub(super) enum Shape {
     Counter,
     Gauge,
     Histogram(Vec<f64>),
+    /// A histogram for what happens once a row.
+    Striped(Vec<f64>),
 }
 
 impl Shape {
@@ -23,6 +26,7 @@ impl Shape {
         match spec.kind {
             Kind::Counter => Shape::Counter,
             Kind::Gauge => Shape::Gauge,
+            Kind::Histogram(buckets) if spec.name == names::ENQUEUE_LATENCY.name => Shape::Striped(buckets.bounds(largest_batch)),
             Kind::Histogram(buckets) => Shape::Histogram(buckets.bounds(largest_batch)),
         }
     }
@@ -31,7 +35,7 @@ impl Shape {
     fn lines(&self) -> usize {
         match self {
             Shape::Counter | Shape::Gauge => 1,
-            Shape::Histogram(bounds) => bounds.len() + 3,
+            Shape::Histogram(bounds) | Shape::Striped(bounds) => bounds.len() + 3,
         }
     }
 }
@@ -42,6 +46,7 @@ pub(super) enum Handle {
     Counter(IntCounter),
     Gauge(Gauge),
     Histogram(Histogram),
+    Striped(StripedHistogram),
 }
 
 impl Handle {
@@ -50,6 +55,7 @@ impl Handle {
             Shape::Counter => Handle::Counter(IntCounter::with_opts(opts)?),
             Shape::Gauge => Handle::Gauge(Gauge::with_opts(opts)?),
             Shape::Histogram(bounds) => Handle::Histogram(Histogram::with_opts(HistogramOpts::from(opts).buckets(bounds.clone()))?),
+            Shape::Striped(bounds) => Handle::Striped(StripedHistogram::with_opts(&HistogramOpts::from(opts).buckets(bounds.clone()))?),
         })
     }
 
@@ -58,6 +64,7 @@ impl Handle {
             Handle::Counter(counter) => Box::new(counter.clone()),
             Handle::Gauge(gauge) => Box::new(gauge.clone()),
             Handle::Histogram(histogram) => Box::new(histogram.clone()),
+            Handle::Striped(histogram) => Box::new(histogram.clone()),
         }
     }
 
@@ -73,6 +80,11 @@ impl Handle {
 
     pub(super) fn histogram(self) -> Histogram {
         let Handle::Histogram(histogram) = self else { unreachable!("it was asked for as a histogram") };
+        histogram
+    }
+
+    pub(super) fn striped(self) -> StripedHistogram {
+        let Handle::Striped(histogram) = self else { unreachable!("it was asked for as a striped histogram") };
         histogram
     }
 }

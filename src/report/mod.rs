@@ -1,12 +1,19 @@
 //! The one value that says what a run found, `report.json` as it is; every other format is a file beside this one that reads it.
 
 pub mod console;
+mod format;
 pub mod junit;
 pub mod markdown;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod timeline;
+mod words;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 /// Version of the shape of `report.json`; it grows with every change that a reader could notice.
@@ -297,4 +304,74 @@ pub struct Histograms {
     pub response: String,
     pub service: String,
     pub lag: String,
+}
+
+/// The files [`write_all`] writes.
+pub const FILES: [&str; 4] = ["report.json", "report.md", "junit.xml", "timeline.csv"];
+
+/// Writes every format into `folder`, which is made if need be. Each file appears whole or not at all.
+///
+/// # Errors
+/// When a file cannot be written; the message names it.
+pub fn write_all(folder: &Path, report: &Report) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the report folder {}; name another one with --report-dir", folder.display()))?;
+    let texts =
+        [serde_json::to_string_pretty(report)? + "\n", markdown::text(report), junit::xml(report)?, timeline::csv(&report.timeline)?];
+    for (name, text) in FILES.into_iter().zip(texts) {
+        write_whole(&folder.join(name), &text)?;
+    }
+    Ok(())
+}
+
+/// Under another name first, so that nobody ever reads half a report.
+fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
+    let unfinished = path.with_added_extension("tmp");
+    let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path));
+    if written.is_err() {
+        // What is left of it helps nobody; that it could not be written is said below.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written.with_context(|| format!("cannot write {}; free space there or name another folder with --report-dir", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn every_format_is_written_and_nothing_unfinished_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("deep/run");
+        let report = sample::violated();
+        write_all(&folder, &report).unwrap();
+        let mut expected = FILES.map(str::to_owned).to_vec();
+        expected.sort();
+        assert_eq!(names(&folder), expected);
+        let text = fs::read_to_string(folder.join("report.json")).unwrap();
+        let read: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), serde_json::to_value(report).unwrap());
+        write_all(&folder, &sample::passed()).unwrap();
+        assert_eq!(names(&folder), expected);
+        assert!(fs::read_to_string(folder.join("report.md")).unwrap().contains("PASS"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named_and_leaves_nothing_half() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("junit.xml")).unwrap();
+        let error = format!("{:#}", write_all(folder.path(), &sample::passed()).unwrap_err());
+        assert!(error.contains("junit.xml") && error.contains("--report-dir"), "{error}");
+        assert_eq!(names(folder.path()), ["junit.xml", "report.json", "report.md"]);
+        let file = folder.path().join("report.md");
+        let error = format!("{:#}", write_all(&file, &sample::passed()).unwrap_err());
+        assert!(error.contains("report.md") && error.contains("--report-dir"), "{error}");
+    }
 }

@@ -1,0 +1,122 @@
+//! Numbers and foreign text as people read them.
+
+use std::time::Duration;
+
+/// What stands where there is no number.
+pub(super) const NONE: &str = "–";
+
+/// `1,234,567`.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Three significant digits, or all of the whole ones: `0.123`, `12.3`, `1,234`.
+fn number(value: f64) -> String {
+    match value.abs() {
+        small if small < 9.995 => format!("{value:.2}"),
+        medium if medium < 99.95 => format!("{value:.1}"),
+        _ => count(value.round().max(0.0) as u64),
+    }
+}
+
+/// `123,457 rows/s`.
+pub(super) fn rate(rows_per_second: f64) -> String {
+    format!("{} rows/s", number(rows_per_second))
+}
+
+/// `12.3 ms`, in the unit that suits it.
+pub(super) fn millis(value: f64) -> String {
+    match value {
+        micro if micro < 0.9995 => format!("{} µs", number(micro * 1000.0)),
+        milli if milli < 999.5 => format!("{} ms", number(milli)),
+        _ => seconds(value / 1000.0),
+    }
+}
+
+/// `12.3 s`, `2m 5s`.
+pub(super) fn seconds(value: f64) -> String {
+    if value < 99.95 {
+        return format!("{} s", number(value.max(0.0)));
+    }
+    let whole = Duration::try_from_secs_f64(value.round()).unwrap_or(Duration::MAX);
+    humantime::format_duration(whole).to_string()
+}
+
+/// `61.2 MiB`.
+pub(super) fn bytes(value: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut scaled, mut unit) = (value as f64, 0);
+    while scaled >= 1023.5 && unit + 1 < UNITS.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{value} B") } else { format!("{} {}", number(scaled), UNITS[unit]) }
+}
+
+/// A share as a percentage that never says 100 before it is whole.
+pub(super) fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if share >= 1.0 { "100 %".to_owned() } else { format!("{:.4} %", (percent * 10_000.0).floor() / 10_000.0) }
+}
+
+/// Foreign text on one line: whatever would move a cursor, change a colour or turn the direction of reading is shown instead.
+pub(super) fn plain(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' => safe.extend(c.escape_default()),
+            '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{061C}' | '\u{FEFF}' => {
+                safe.extend(c.escape_unicode());
+            }
+            _ if c.is_control() => safe.extend(c.escape_unicode()),
+            _ => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// [`plain`], cut to `most` characters.
+pub(super) fn short(text: &str, most: usize) -> String {
+    let text = plain(text);
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [0.0, 3.14159, 9.999, 12.34, 99.96, 123_456.7].map(rate).map(|r| r.replace(" rows/s", "")),
+            ["0.00", "3.14", "10.0", "12.3", "100", "123,457"]
+        );
+        assert_eq!(
+            [0.0042, 0.85, 1.234, 61.25, 850.0, 12_340.0, 125_000.0].map(millis),
+            ["4.20 µs", "850 µs", "1.23 ms", "61.2 ms", "850 ms", "12.3 s", "2m 5s"]
+        );
+        assert_eq!([0.9999, 999.6].map(millis), ["1.00 ms", "1.00 s"]);
+        assert_eq!([512, 2048, 64_000_000, 8 << 30].map(bytes), ["512 B", "2.00 KiB", "61.0 MiB", "8.00 GiB"]);
+        assert_eq!([1.0, 0.999_999_99, 0.5, 0.0].map(percent), ["100 %", "99.9999 %", "50.0000 %", "0.0000 %"]);
+    }
+
+    #[test]
+    fn foreign_text_cannot_act() {
+        assert_eq!(plain("a\u{1b}[31mb\nc\u{9b}2J\u{202e}d"), "a\\u{1b}[31mb\\nc\\u{9b}2J\\u{202e}d");
+        assert_eq!(plain("漢字 😀 é"), "漢字 😀 é");
+        assert_eq!(short("abcdef", 3), "abc…");
+        assert_eq!(short("abc", 3), "abc");
+    }
+}

@@ -1,0 +1,171 @@
+//! What a report says in sentences, the same in every format.
+
+use super::format::{count, percent, plain, rate, seconds};
+use super::{Anomaly, Integrity, IntegrityVerdict, LatencySummary, Report, Verdict};
+
+/// The verdict as one word.
+pub(super) fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Fail => "FAIL",
+        Verdict::Inconclusive => "INCONCLUSIVE",
+    }
+}
+
+/// The verdict in a sentence.
+pub(super) fn headline(report: &Report) -> String {
+    let sentence = match (report.verdict, report.integrity.verdict) {
+        (Verdict::Pass, _) => "every row is stored once, whole and right, and every gate was met",
+        (Verdict::Fail, IntegrityVerdict::Violated) => "what was acknowledged is not what is stored",
+        (Verdict::Fail, _) => "a gate was missed",
+        (Verdict::Inconclusive, IntegrityVerdict::Inconclusive) => "nobody can say whether every row is stored",
+        (Verdict::Inconclusive, _) => "something asked for could not be judged",
+    };
+    let stopped = if report.interrupted { " (interrupted)" } else { "" };
+    format!("{sentence}{stopped}")
+}
+
+/// The scenario's name.
+pub(super) fn scenario(report: &Report) -> String {
+    plain(report.scenario["name"].as_str().unwrap_or("(unnamed)"))
+}
+
+/// Whether starts were asked for by the clock, so that the generator can be late.
+pub(super) fn is_open(report: &Report) -> bool {
+    report.scenario["load"]["executor"].as_str().is_some_and(|executor| executor.ends_with("arrival-rate"))
+}
+
+/// Speed, and whether it counts.
+pub(super) fn throughput(report: &Report) -> String {
+    let Some(speed) = report.throughput.rows_per_second.map(rate) else {
+        return "none: no row of phase main was acknowledged".to_owned();
+    };
+    match report.integrity.verdict {
+        _ if report.throughput.valid => speed,
+        IntegrityVerdict::Violated => format!("void: integrity is violated, so the {speed} that were timed are no speed"),
+        _ => format!("not proven: {speed} were timed, but integrity is not proven, so they do not count"),
+    }
+}
+
+/// The anomalies there are, most telling first; empty if there are none.
+pub(super) fn anomalies(integrity: &Integrity) -> Vec<(&'static str, u64)> {
+    let all = [
+        ("lost", integrity.lost),
+        ("duplicated", integrity.duplicated),
+        ("corrupted", integrity.corrupted),
+        ("phantom", integrity.phantom),
+        ("resurrected", integrity.resurrected),
+        ("stale", integrity.stale),
+        ("partial batches", integrity.partial_batches),
+    ];
+    all.into_iter().filter(|(_, found)| *found > 0).collect()
+}
+
+/// Whether what was acknowledged is stored.
+pub(super) fn integrity(integrity: &Integrity) -> String {
+    let read =
+        format!("{} rows read back in {} ({})", count(integrity.checked), seconds(integrity.duration_seconds), plain(&integrity.method));
+    let recovered = match integrity.recovered {
+        0 => String::new(),
+        rows => format!("; {} of unknown outcome found stored, which is legal", count(rows)),
+    };
+    match integrity.verdict {
+        IntegrityVerdict::Holds => {
+            format!("holds: {} rows must be there and are, once, whole and right; {read}{recovered}", count(integrity.must_be_there))
+        }
+        IntegrityVerdict::Violated => {
+            let found: Vec<_> = anomalies(integrity).into_iter().map(|(class, found)| format!("{class} {}", count(found))).collect();
+            let right = integrity.rate.map_or_else(String::new, |rate| format!("; {} right", percent(rate)));
+            format!(
+                "violated: {} (of {} rows that must be there{right}); {read}{recovered}",
+                found.join(", "),
+                count(integrity.must_be_there)
+            )
+        }
+        IntegrityVerdict::Inconclusive => {
+            let reason = integrity.reason.as_deref().map_or_else(|| "it was not verified".to_owned(), plain);
+            let read = if integrity.checked > 0 { format!("; {read}") } else { String::new() };
+            format!("not proven: {reason}{read}")
+        }
+    }
+}
+
+/// The class of an example, with its sub-kind.
+pub(super) fn class(anomaly: &Anomaly) -> String {
+    match &anomaly.sub_kind {
+        Some(sub_kind) => format!("{} ({})", plain(&anomaly.class), plain(sub_kind)),
+        None => plain(&anomaly.class),
+    }
+}
+
+/// At most `most` examples of every class, in their order.
+pub(super) fn examples(integrity: &Integrity, most: usize) -> Vec<&Anomaly> {
+    let mut shown: Vec<&Anomaly> = Vec::new();
+    for anomaly in &integrity.examples {
+        if shown.iter().filter(|other| other.class == anomaly.class).count() < most {
+            shown.push(anomaly);
+        }
+    }
+    shown
+}
+
+/// The heads of a table of latencies.
+pub(super) const PERCENTILES: [&str; 7] = ["p50", "p75", "p90", "p95", "p99", "p99.9", "max"];
+
+/// One line of a table of latencies, under [`PERCENTILES`].
+pub(super) fn percentiles(latency: &LatencySummary) -> [Option<f64>; 7] {
+    [latency.p50_ms, latency.p75_ms, latency.p90_ms, latency.p95_ms, latency.p99_ms, latency.p999_ms, latency.max_ms]
+}
+
+/// The distributions worth showing, by name.
+pub(super) fn latencies(report: &Report) -> Vec<(&'static str, &LatencySummary)> {
+    let latency = &report.latency;
+    let mut rows = vec![("response", &latency.response), ("service", &latency.service)];
+    if is_open(report) {
+        rows.push(("lag", &latency.lag));
+    }
+    rows
+}
+
+/// Why a place of the table is empty, if one is.
+pub(super) fn missing_percentiles(report: &Report) -> Option<String> {
+    let (name, latency) = latencies(report).into_iter().find(|(_, latency)| percentiles(latency).contains(&None))?;
+    Some(format!("– too few samples behind this percentile ({name} has {})", count(latency.count)))
+}
+
+/// What every line of the table means.
+pub(super) fn latency_legend(report: &Report) -> &'static str {
+    if is_open(report) {
+        "response: from intended start; service: from the send of its batch; lag: how late the generator itself was"
+    } else {
+        "response: from intended start; service: from the send of its batch"
+    }
+}
+
+/// What was driven: name, version, how rows travelled.
+pub(super) fn target(report: &Report) -> String {
+    let target = &report.environment.target;
+    let method = if target.method.is_empty() { String::new() } else { format!(", method {}", plain(&target.method)) };
+    match target.name.as_str() {
+        "" => "never reached".to_owned(),
+        name => format!("{} {}{method}", plain(name), plain(&target.version)),
+    }
+}
+
+/// What became of operations.
+pub(super) fn outcomes(report: &Report) -> String {
+    let o = &report.outcomes;
+    let parts = [
+        ("offered", o.offered),
+        ("acknowledged", o.acknowledged),
+        ("rejected", o.rejected),
+        ("unknown", o.unknown),
+        ("dropped", o.dropped),
+    ];
+    parts.map(|(word, rows)| format!("{} {word}", count(rows))).join(" · ")
+}
+
+/// The phases and their lengths.
+pub(super) fn phases(report: &Report) -> String {
+    report.phases.iter().map(|phase| format!("{} {}", plain(&phase.name), seconds(phase.duration_seconds))).collect::<Vec<_>>().join(" · ")
+}
