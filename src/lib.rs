@@ -1,14 +1,39 @@
 //! `batchsql`: load for databases and gateways that proves what it was told is stored, and says how fast it honestly was.
-pub mod gate;
+//!
+//! One straight line:
+//! scenario.yaml → [`scenario::Scenario`] → [`schedule::Schedule`] → operation ([`workload`]) → [`target::Target`] → outcome →
+//! [`recorder`] and [`ledger`] → drain → scan → [`verifier`] → integrity → [`gate`] → verdict → [`report::Report`] → exit code.
+//!
+//! - [`pipeline`]: the batch writer, also a library of its own, with [`metrics`] as one of its observers
+//! - [`table`]: rows and columns, the data all of them share
+//! - [`runner`]: the phases of a run
+//! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
+
+pub mod cli;
+mod commands;
 pub mod environment;
+pub mod gate;
 pub mod ledger;
 pub mod metrics;
 pub mod pipeline;
 pub mod recorder;
+pub mod redact;
 pub mod report;
+pub mod runner;
 pub mod scenario;
 pub mod schedule;
 pub mod table;
 pub mod target;
 pub mod verifier;
 pub mod workload;
+
+/// Does what the command line asks for and returns the exit code: 0 pass, 1 a gate was missed, 2 could not run, 3 inconclusive,
+/// 4 integrity violated, 130 interrupted.
+pub async fn run(command: cli::Command) -> u8 {
+    match command {
+        cli::Command::Run(args) => commands::run(args).await,
+        cli::Command::Check(args) => commands::check(&args),
+        cli::Command::Verify(args) => commands::verify(args).await,
+        cli::Command::Schema => commands::schema(),
+    }
+}

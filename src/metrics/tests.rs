@@ -56,7 +56,7 @@ fn reporter(metrics: &PrometheusMetrics) -> PrometheusMetricsReporter {
 }
 
 fn batch(rows: usize) -> BatchInfo<'static> {
-    BatchInfo { id: 0, table: "t", rows, attempt: 1, session: 0 }
+    BatchInfo { id: 0, table: "t", rows, entries: &[], attempt: 1, session: 0 }
 }
 
 fn failure(class: ErrorClass) -> Failure {
@@ -97,7 +97,7 @@ fn exercise(reporter: &PrometheusMetricsReporter) {
     reporter.executed(&batch(200), Duration::from_millis(7));
     reporter.attempt_failed(&batch(200), &failure(ErrorClass::Busy), true);
     reporter.attempt_failed(&batch(50), &failure(ErrorClass::Constraint), false);
-    reporter.finished(&batch(200), &BatchOutcome::Acknowledged { warnings: 2 }, Duration::from_millis(9));
+    reporter.finished(&batch(200), &BatchOutcome::Acknowledged { warnings: 2, after_unknown: false }, Duration::from_millis(9));
     reporter.finished(&batch(50), &BatchOutcome::Rejected(failure(ErrorClass::Constraint)), Duration::from_millis(1));
     reporter.finished(&batch(30), &BatchOutcome::Unknown(failure(ErrorClass::Timeout)), Duration::from_millis(1));
     reporter.gauges(25, 2);
@@ -217,7 +217,7 @@ fn rates_cover_the_last_seconds_and_fall_to_zero_when_idle() {
     let table = [("database", "sqlite"), ("table", "t"), ("test_name", "quickstart")];
     let shown = metrics.shared.series.get(names::CURRENT_RPS.name, names::CURRENT_RPS.help, &table, series::Shape::Gauge).gauge();
     let rps = || shown.get();
-    let acknowledge = |rows| reporter.finished(&batch(rows), &BatchOutcome::Acknowledged { warnings: 0 }, Duration::ZERO);
+    let acknowledge = |rows| reporter.finished(&batch(rows), &BatchOutcome::Acknowledged { warnings: 0, after_unknown: false }, Duration::ZERO);
     reporter.tick(seconds(1.0));
     for tenth in 1..=20 {
         acknowledge(100);
@@ -357,7 +357,7 @@ fn tables_beyond_the_sixteenth_are_counted_as_other() {
     let reporter = PrometheusMetricsReporter::new(&metrics, "sqlite", "many", PIPELINE);
     for table in 0..20 {
         let table = format!("t{table}");
-        reporter.finished(&BatchInfo { table: &table, ..batch(10) }, &BatchOutcome::Acknowledged { warnings: 0 }, Duration::ZERO);
+        reporter.finished(&BatchInfo { table: &table, ..batch(10) }, &BatchOutcome::Acknowledged { warnings: 0, after_unknown: false }, Duration::ZERO);
     }
     let text = metrics.render();
     assert_eq!(value(&text, r#"batchsql_records_processed_total{database="sqlite",table="t15",test_name="many"}"#), Some(10.0));

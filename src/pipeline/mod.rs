@@ -230,22 +230,10 @@ impl Pipeline {
         }
     }
 
-    /// Rows in the queue.
+    /// A handle for looking at the pipeline that does not keep it open.
     #[must_use]
-    pub fn queue_length(&self) -> usize {
-        self.queue.max_capacity() - self.queue.capacity()
-    }
-
-    /// Rows the queue can hold.
-    #[must_use]
-    pub fn buffer_size(&self) -> usize {
-        self.queue.max_capacity()
-    }
-
-    /// Batches being written.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.concurrency - self.shared.slots.available_permits().min(self.concurrency)
+    pub fn gauges(&self) -> Gauges {
+        Gauges { queue: self.queue.downgrade(), slots: Arc::clone(&self.shared.slots), concurrency: self.concurrency }
     }
 
     /// Most batches written at once.
@@ -271,6 +259,28 @@ impl Pipeline {
             rejected: totals.rejected.load(Ordering::Acquire),
             unknown: totals.unknown.load(Ordering::Acquire),
         }
+    }
+}
+
+/// How full a pipeline is; stays valid after it has closed.
+#[derive(Clone)]
+pub struct Gauges {
+    queue: mpsc::WeakSender<Submission>,
+    slots: Arc<Semaphore>,
+    concurrency: usize,
+}
+
+impl Gauges {
+    /// Rows in the queue.
+    #[must_use]
+    pub fn queue_length(&self) -> usize {
+        self.queue.upgrade().map_or(0, |queue| queue.max_capacity() - queue.capacity())
+    }
+
+    /// Batches being written.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.concurrency - self.slots.available_permits().min(self.concurrency)
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod sqlite;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::scenario::TargetConfig;
 use crate::table::{Row, RowBlock, Table};
 
 /// The kinds of database that are told apart, as the `database` label of every metric. MariaDB is driven as MySQL; its real
@@ -316,4 +318,37 @@ pub trait Target: Send + Sync {
 
     /// How busy the pool is now.
     fn pool(&self) -> PoolUse;
+}
+
+/// What [`connect`] needs to know of a run beside its target.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The run: what its sessions are named after.
+    pub run_id: &'a str,
+    /// Names the default SQLite file.
+    pub scenario_name: &'a str,
+    /// Where the default SQLite file lies.
+    pub report_dir: &'a Path,
+    /// Batches in flight, if the scenario says.
+    pub concurrency: Option<usize>,
+    /// Whether an SQLite file is made if it does not exist.
+    pub create: bool,
+}
+
+/// Connects to the scenario's target: the one place that branches on its kind.
+///
+/// # Errors
+/// When it cannot be reached; the message says what was tried and the mend.
+pub async fn connect(config: &TargetConfig, context: &Context<'_>) -> Result<Arc<dyn Target>, TargetError> {
+    let size = |database| {
+        let concurrency = context.concurrency.unwrap_or_else(|| crate::pipeline::default_concurrency(database));
+        config.pool.size.unwrap_or_else(|| u32::try_from(concurrency).unwrap_or(u32::MAX))
+    };
+    if let Some(sqlite) = &config.sqlite {
+        let default = || context.report_dir.join("data").join(format!("{}.db", context.scenario_name));
+        let path = sqlite.path.as_ref().map_or_else(default, PathBuf::from);
+        let target = sqlite::Sqlite::connect(&path, sqlite, &config.pool, size(Database::Sqlite), context.create).await?;
+        return Ok(Arc::new(target));
+    }
+    Err(TargetError::Failed("the scenario names no target; set target.sqlite, target.postgres or target.mysql".to_owned()))
 }

@@ -1,0 +1,115 @@
+//! The command line, and nothing but its shape: no other module knows clap.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Load for databases and gateways that proves what it was told is stored, and says how fast it honestly was.
+///
+/// Throughput is void unless integrity holds: after every run each row is read back and compared with what was acknowledged.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Example: batchsql run scenarios/quickstart.yaml\n\n\
+    Exit codes: 0 pass, 1 a gate was missed, 2 could not run, 3 inconclusive, 4 integrity violated, 130 interrupted")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run scenarios, one after the other, and judge them.
+    #[command(after_help = "Examples:\n  batchsql run scenarios/quickstart.yaml\n  \
+        batchsql run scenarios/quickstart.yaml --database-url postgres://user:password@127.0.0.1/test\n  \
+        batchsql run scenarios/quickstart.yaml --set workload.batch_insert.pipeline.flush_size=1000")]
+    Run(RunArgs),
+    /// Validate scenarios and print their plans; connects to nothing.
+    #[command(after_help = "Example: batchsql check scenarios/arrival_rate.yaml")]
+    Check(CheckArgs),
+    /// Read a finished or killed run's table back and judge it again by the run's ledger.
+    #[command(after_help = "Example: batchsql verify reports/20260102-030405-quickstart-1a2b")]
+    Verify(VerifyArgs),
+    /// Print the JSON Schema of a scenario, for editors.
+    #[command(after_help = "Example: batchsql schema > scenario.schema.json")]
+    Schema,
+}
+
+/// Which scenarios, and what is changed in them.
+#[derive(Debug, Args)]
+pub struct Scenarios {
+    /// Scenario files (YAML).
+    #[arg(required = true, value_name = "SCENARIO")]
+    pub files: Vec<PathBuf>,
+    /// Override a value of the scenario; may be given several times.
+    #[arg(long, value_name = "PATH.TO.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Drive this database instead of the scenario's: sqlite://…, postgres://… or mysql://….
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Use this seed instead of the scenario's.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+/// `batchsql run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Which scenarios.
+    #[command(flatten)]
+    pub scenarios: Scenarios,
+    /// Where each run's folder of reports is made.
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub report_dir: PathBuf,
+    /// Serve Prometheus metrics here [default: 127.0.0.1:9464].
+    #[arg(long, value_name = "ADDR")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Keep serving metrics this long after the last run, so that a scraper sees its end.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "0s")]
+    pub metrics_linger: Duration,
+    /// Serve no metrics.
+    #[arg(long, conflicts_with_all = ["metrics_listen", "metrics_linger"])]
+    pub no_metrics: bool,
+    /// Shell command to run between drain and verification.
+    #[arg(long, value_name = "CMD")]
+    pub before_verify: Option<String>,
+    /// Leave verification out: nothing is proven and the run is inconclusive.
+    #[arg(long)]
+    pub no_verify: bool,
+    /// Print the report as JSON on standard output and nothing else.
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress and no summary.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `batchsql check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Which scenarios.
+    #[command(flatten)]
+    pub scenarios: Scenarios,
+}
+
+/// `batchsql verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// A run's id or the path of its folder.
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// The database again, if its URL carried a password.
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Where run ids are looked up.
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub report_dir: PathBuf,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress and no summary.
+    #[arg(long, short)]
+    pub quiet: bool,
+}

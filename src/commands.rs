@@ -1,0 +1,278 @@
+//! What each command does, from parsed flags to an exit code.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{CheckArgs, RunArgs, Scenarios, VerifyArgs};
+use crate::metrics::{DEFAULT_LISTEN, PrometheusMetrics};
+use crate::redact;
+use crate::report::{self, Integrity, IntegrityVerdict, Report, Verdict};
+use crate::runner::{self, Options, Progress};
+use crate::scenario::{Scenario, load, plan, schema};
+use crate::target;
+
+/// Could not run: usage, bad scenario, target unreachable at the start.
+const COULD_NOT_RUN: u8 = 2;
+const INTERRUPTED: u8 = 130;
+
+/// Runs every scenario; one that cannot run does not keep the later ones from running.
+pub(crate) async fn run(args: RunArgs) -> u8 {
+    let stop = CancellationToken::new();
+    tokio::spawn(watch_signals(stop.clone()));
+    let mut metrics = None;
+    let mut codes = Vec::new();
+    for file in &args.scenarios.files {
+        if stop.is_cancelled() {
+            break;
+        }
+        codes.push(match run_one(&args, file, &mut metrics, &stop).await {
+            Ok(report) => show(&args, &report).map_or_else(|error| failed(&error, &[]), |()| exit_code(&report)),
+            Err(Refused { error, secrets }) => failed(&error, &secrets),
+        });
+    }
+    if let Some(metrics) = metrics {
+        linger(&metrics, &args, &stop).await;
+    }
+    gravest(&codes)
+}
+
+/// Why a scenario did not run, and what must not be shown of it.
+struct Refused {
+    error: anyhow::Error,
+    secrets: Vec<String>,
+}
+
+async fn run_one(args: &RunArgs, file: &Path, metrics: &mut Option<PrometheusMetrics>, stop: &CancellationToken) -> Result<Report, Refused> {
+    let Loaded { scenario, secrets, notes } = load_scenario(&args.scenarios, file).map_err(|error| Refused { error, secrets: Vec::new() })?;
+    let refused = |error| Refused { error, secrets: secrets.clone() };
+    if metrics.is_none() && !args.no_metrics {
+        *metrics = Some(serve_metrics(args, &scenario).await.map_err(refused)?);
+    }
+    let options = Options {
+        report_dir: args.report_dir.clone(),
+        metrics: metrics.clone(),
+        before_verify: args.before_verify.clone(),
+        no_verify: args.no_verify,
+        reproduce: reproduce(file, scenario.seed, &secrets),
+        secrets: secrets.clone(),
+        progress: progress(args.quiet || args.json),
+        stop: stop.clone(),
+        notes,
+    };
+    runner::run(scenario, options).await.map_err(refused)
+}
+
+fn failed(error: &anyhow::Error, secrets: &[String]) -> u8 {
+    eprintln!("batchsql: {}", redact::redact(&format!("{error:#}"), secrets));
+    COULD_NOT_RUN
+}
+
+struct Loaded {
+    scenario: Scenario,
+    secrets: Vec<String>,
+    notes: Vec<String>,
+}
+
+fn load_scenario(scenarios: &Scenarios, file: &Path) -> anyhow::Result<Loaded> {
+    let load::Loaded { mut scenario, mut secrets, .. } = load::load(file, &scenarios.set, &|name| std::env::var(name).ok())?;
+    let mut notes = Vec::new();
+    if let Some(url) = &scenarios.database_url {
+        secrets.extend(redact::secrets_of_url(url));
+        notes = load::apply_database_url(&mut scenario, url).map_err(anyhow::Error::msg)?;
+    }
+    if let Some(seed) = scenarios.seed {
+        scenario.seed = seed;
+    }
+    Ok(Loaded { scenario, secrets, notes })
+}
+
+async fn serve_metrics(args: &RunArgs, scenario: &Scenario) -> anyhow::Result<PrometheusMetrics> {
+    let metrics = PrometheusMetrics::new();
+    metrics.set_environment(&scenario.metrics.env);
+    metrics.set_metrics_prefix(&scenario.metrics.prefix)?;
+    let listening = metrics.listen(args.metrics_listen.unwrap_or(DEFAULT_LISTEN), args.metrics_listen.is_some()).await?;
+    if let Some(note) = listening.note.filter(|_| !args.quiet) {
+        eprintln!("batchsql: {note}");
+    }
+    Ok(metrics)
+}
+
+/// Keeps the metrics up so that who pulls them sees the end of the run.
+async fn linger(metrics: &PrometheusMetrics, args: &RunArgs, stop: &CancellationToken) {
+    if !args.metrics_linger.is_zero() && !stop.is_cancelled() {
+        if !args.quiet {
+            eprintln!("batchsql: serving metrics for another {}", humantime::format_duration(args.metrics_linger));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(args.metrics_linger) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    metrics.stop_server().await;
+}
+
+/// The first signal ends the load and lets the run finish; the second ends the program. The ledger stays usable either way.
+async fn watch_signals(stop: CancellationToken) {
+    signal().await;
+    stop.cancel();
+    eprintln!("batchsql: stopping; what was submitted is drained, verified and reported (once more to stop at once)");
+    signal().await;
+    std::process::exit(i32::from(INTERRUPTED));
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+fn progress(silent: bool) -> Progress {
+    match (silent, std::io::stderr().is_terminal()) {
+        (true, _) => Progress::Off,
+        (false, true) => Progress::Terminal,
+        (false, false) => Progress::Lines,
+    }
+}
+
+/// Colour only for a terminal whose user did not decline it (<https://no-color.org>).
+fn color() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn show(args: &RunArgs, report: &Report) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer(&mut out, report)?;
+        writeln!(out)?;
+    } else if !args.quiet {
+        writeln!(out, "{}", report::console::summary(report, &args.report_dir.join(&report.run_id), color()))?;
+    }
+    Ok(())
+}
+
+/// The command that repeats the run, secrets hidden.
+fn reproduce(file: &Path, seed: u64, secrets: &[String]) -> String {
+    let mut words = vec!["batchsql".to_owned(), "run".to_owned(), quote(&file.display().to_string())];
+    let mut arguments = std::env::args().skip(1).peekable();
+    while let Some(argument) = arguments.next() {
+        let (flag, value) = match argument.split_once('=') {
+            Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
+            None => (argument, None),
+        };
+        match flag.as_str() {
+            "--set" | "--database-url" | "--before-verify" => {
+                let value = value.or_else(|| arguments.next()).unwrap_or_default();
+                words.push(format!("{flag} {}", quote(&redact::redact(&value, secrets))));
+            }
+            "--no-verify" => words.push(flag),
+            _ => {}
+        }
+    }
+    words.push(format!("--seed {seed}"));
+    words.join(" ")
+}
+
+fn quote(word: &str) -> String {
+    let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c));
+    if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+fn exit_code(report: &Report) -> u8 {
+    match (report.integrity.verdict, report.verdict) {
+        (IntegrityVerdict::Violated, _) => 4,
+        _ if report.interrupted => INTERRUPTED,
+        (_, Verdict::Fail) => 1,
+        (_, Verdict::Inconclusive) => 3,
+        (_, Verdict::Pass) => 0,
+    }
+}
+
+/// Over all scenarios of a call: 4 > 130 > 2 > 1 > 3 > 0.
+fn gravest(codes: &[u8]) -> u8 {
+    [4, INTERRUPTED, COULD_NOT_RUN, 1, 3].into_iter().find(|code| codes.contains(code)).unwrap_or(0)
+}
+
+/// Prints the plan of each scenario.
+pub(crate) fn check(args: &CheckArgs) -> u8 {
+    let mut codes = Vec::new();
+    for file in &args.scenarios.files {
+        codes.push(match load_scenario(&args.scenarios, file) {
+            Ok(Loaded { scenario, notes, .. }) => {
+                let ddl = scenario.target.database().map(|database| target::ddl(database, &scenario.workload.batch_insert.table()));
+                print!("{}", plan::plan(&scenario, &ddl.unwrap_or_default()));
+                notes.iter().for_each(|note| println!("note: {note}"));
+                0
+            }
+            Err(error) => failed(&error, &[]),
+        });
+    }
+    gravest(&codes)
+}
+
+/// Judges a run again.
+pub(crate) async fn verify(args: VerifyArgs) -> u8 {
+    let folder = if args.run.is_dir() { args.run.clone() } else { args.report_dir.join(&args.run) };
+    let secrets = args.database_url.as_deref().map(redact::secrets_of_url).unwrap_or_default();
+    match runner::verify::verify_run(&folder, args.database_url.as_deref(), &progress(args.quiet || args.json)).await {
+        Ok(integrity) => show_integrity(&args, &integrity).map_or_else(|error| failed(&error, &secrets), |()| integrity_code(&integrity)),
+        Err(error) => failed(&error, &secrets),
+    }
+}
+
+fn show_integrity(args: &VerifyArgs, integrity: &Integrity) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer(&mut out, integrity)?;
+        writeln!(out)?;
+    } else if !args.quiet {
+        write!(out, "{}", report::console::integrity(integrity, color()))?;
+    }
+    Ok(())
+}
+
+fn integrity_code(integrity: &Integrity) -> u8 {
+    match integrity.verdict {
+        IntegrityVerdict::Holds => 0,
+        IntegrityVerdict::Violated => 4,
+        IntegrityVerdict::Inconclusive => 3,
+    }
+}
+
+/// Prints the JSON Schema of a scenario.
+pub(crate) fn schema() -> u8 {
+    println!("{:#}", schema::json_schema());
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gravest_code_of_several_scenarios_counts() {
+        assert_eq!(gravest(&[0, 0]), 0);
+        assert_eq!(gravest(&[0, 3, 1]), 1);
+        assert_eq!(gravest(&[1, 2]), 2);
+        assert_eq!(gravest(&[2, 130]), 130);
+        assert_eq!(gravest(&[130, 4]), 4);
+        assert_eq!(gravest(&[]), 0);
+    }
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        assert_eq!(quote("a/b.yaml"), "a/b.yaml");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+        assert_eq!(quote(""), "''");
+    }
+}

@@ -1,0 +1,215 @@
+//! From measurements and integrity to gates, verdict and report.
+
+use std::time::Duration;
+
+use super::load::Offered;
+use super::monitor::Watched;
+use super::{Phases, Run};
+use crate::environment;
+use crate::gate::{self, Evidence, Gate, Sample};
+use crate::recorder::{Phase, Recorder, Stats};
+use crate::report::{
+    GateResult, Histograms, Integrity, IntegrityVerdict, Latencies, Outcomes, Phase as PhaseReport, Report, SCHEMA_VERSION, TargetSeen, Throughput,
+    Verdict,
+};
+use crate::schedule::Schedule;
+
+/// Everything a run found, with its verdict.
+pub(super) fn report(run: &Run, phases: &Phases, watched: Watched, integrity: Integrity, took: Duration) -> Report {
+    let (warmup, main) = (run.recorder.phase(Phase::Warmup), run.recorder.phase(Phase::Main));
+    let outcomes = sum(&warmup.outcomes, &main.outcomes);
+    assert_eq!(outcomes.offered, phases.load.operations, "every offered operation must have an outcome or be dropped: {outcomes:?}");
+    assert_eq!(outcomes.attempted, outcomes.acknowledged + outcomes.rejected + outcomes.unknown);
+    let gates = judge_gates(run, phases, &warmup, &main, &integrity);
+    let (verdict, reasons) = verdict(run, phases, &watched, &gates, &main);
+    let errors = run.watch.errors();
+    let redact = |text: &String| crate::redact::redact(text, &run.options.secrets);
+    Report {
+        schema_version: SCHEMA_VERSION,
+        run_id: run.id.clone(),
+        seed: run.scenario.seed,
+        scenario: crate::redact::redacted_scenario(&run.scenario, &run.options.secrets),
+        reproduce: run.options.reproduce.clone(),
+        environment: environment(run),
+        verdict,
+        reasons,
+        notes: notes(run, &main, &watched),
+        started_at: run.started_at.clone(),
+        duration_seconds: took.as_secs_f64(),
+        interrupted: run.options.stop.is_cancelled(),
+        phases: phase_reports(run, phases, &warmup, &main),
+        timeline: watched.timeline,
+        throughput: throughput(run, &main, &integrity),
+        latency: latencies(&main),
+        outcomes,
+        errors: errors.counts,
+        error_examples: errors.examples.iter().map(|(class, message)| (class.clone(), redact(message))).collect(),
+        integrity,
+        gates,
+        resources: environment::resources(),
+        histograms: Histograms { response: main.response.encode(), service: main.service.encode(), lag: main.lag.encode() },
+    }
+}
+
+fn sum(a: &Outcomes, b: &Outcomes) -> Outcomes {
+    Outcomes {
+        offered: a.offered + b.offered,
+        attempted: a.attempted + b.attempted,
+        acknowledged: a.acknowledged + b.acknowledged,
+        rejected: a.rejected + b.rejected,
+        unknown: a.unknown + b.unknown,
+        dropped: a.dropped + b.dropped,
+    }
+}
+
+fn latencies(stats: &Stats) -> Latencies {
+    Latencies { response: stats.response.summary(), service: stats.service.summary(), lag: stats.lag.summary() }
+}
+
+/// From main's first intended start to its last acknowledgement, drain included.
+fn main_length(run: &Run, main: &Stats) -> Duration {
+    main.last_acknowledged.saturating_sub(run.scenario.load.warmup.0)
+}
+
+fn throughput(run: &Run, main: &Stats, integrity: &Integrity) -> Throughput {
+    let length = main_length(run, main).as_secs_f64();
+    let rows_per_second = (main.outcomes.acknowledged > 0 && length > 0.0).then(|| main.outcomes.acknowledged as f64 / length);
+    Throughput { rows_per_second, valid: rows_per_second.is_some() && integrity.verdict == IntegrityVerdict::Holds }
+}
+
+fn judge_gates(run: &Run, phases: &Phases, warmup: &Stats, main: &Stats, integrity: &Integrity) -> Vec<GateResult> {
+    let begin = run.scenario.load.warmup.0;
+    let phase = |name: &str| match name {
+        "warmup" if !begin.is_zero() => Some(sample(warmup, Duration::ZERO, begin, begin, None)),
+        "main" if main.outcomes.offered > 0 => {
+            let (scheduled, asked) = asked(run, &phases.load, main);
+            Some(sample(main, begin, main_length(run, main), scheduled, asked))
+        }
+        _ => None,
+    };
+    // Whole windows only: where the load ended earlier, the rest of its window was not offered.
+    let end = phases.load.last_due.min(run.schedule.end().unwrap_or(Duration::MAX));
+    let windows = |name: &str, length: Duration| {
+        let whole = |number: u64| begin + length * (number as u32 + 1);
+        let windows = if name == "main" { run.recorder.windows(length) } else { Default::default() };
+        let complete = |number: &u64| phases.load.whole_schedule && run.schedule.end().is_some_and(|end| whole(*number) <= end) || whole(*number) <= end;
+        let samples = windows.iter().filter(|(number, _)| complete(number));
+        samples.map(|(number, stats)| sample(stats, begin + length * *number as u32, length, length, None)).collect()
+    };
+    let evidence = Evidence { phase: &phase, windows: &windows, integrity: Some(integrity) };
+    let mut results = gate::implicit(&run.scenario.gates, &evidence, &run.scenario.load);
+    results.extend(run.scenario.gates.iter().map(|gate| gate::judge(gate, &evidence)));
+    results
+}
+
+fn sample(stats: &Stats, start: Duration, length: Duration, scheduled: Duration, asked_rate: Option<f64>) -> Sample {
+    Sample { start, length, scheduled, outcomes: stats.outcomes, asked_rate, latency: latencies(stats) }
+}
+
+/// How long phase `main` really took to offer its starts, and the rate at which they were due.
+fn asked(run: &Run, load: &Offered, main: &Stats) -> (Duration, Option<f64>) {
+    let begin = run.scenario.load.warmup.0;
+    let Schedule::Arrivals(_) = run.schedule else { return (load.last_started.saturating_sub(begin), None) };
+    let nominal = match run.schedule.end() {
+        Some(end) if load.whole_schedule => end.saturating_sub(begin),
+        _ => load.last_due.saturating_sub(begin),
+    };
+    let rate = (!nominal.is_zero()).then(|| main.outcomes.offered as f64 / nominal.as_secs_f64());
+    (nominal.max(load.last_started.saturating_sub(begin)), rate)
+}
+
+/// What an abort gate looks at while the run goes on: the last whole window, or phase `main` so far.
+pub(super) fn so_far(recorder: &Recorder, main: Duration, elapsed: Duration, gate: &Gate) -> Option<Sample> {
+    let into = elapsed.checked_sub(main)?;
+    let Some(length) = gate.window else {
+        return Some(sample(&recorder.phase(Phase::Main), main, into, into, None));
+    };
+    let last = (into.as_nanos() / length.as_nanos()).checked_sub(1)? as u64;
+    let windows = recorder.windows(length);
+    windows.get(&last).map(|stats| sample(stats, main + length * last as u32, length, length, None))
+}
+
+fn verdict(run: &Run, phases: &Phases, watched: &Watched, gates: &[GateResult], main: &Stats) -> (Verdict, Vec<String>) {
+    let mut verdict = Verdict::Pass;
+    let mut reasons = Vec::new();
+    let mut because = |grave: Verdict, reason: String| {
+        verdict = verdict.max(grave);
+        reasons.push(reason);
+    };
+    for gate in gates.iter().filter(|gate| gate.verdict != Verdict::Pass) {
+        because(gate.verdict, format!("{}: {}", gate.gate, gate.message));
+    }
+    if let Some(reason) = &watched.aborted {
+        because(Verdict::Fail, reason.clone());
+    }
+    if let Some(reason) = &phases.load.aborted {
+        because(Verdict::Inconclusive, format!("the load was not offered as asked: {reason}"));
+    }
+    if let Some(reason) = run.watch.ledger_failure() {
+        because(Verdict::Inconclusive, format!("the ledger could not be written: {reason}"));
+    }
+    if run.options.stop.is_cancelled() {
+        because(Verdict::Inconclusive, "the run was interrupted before its load was offered".to_owned());
+    } else if main.outcomes.acknowledged == 0 && run.recorder.phase(Phase::Warmup).outcomes.acknowledged == 0 {
+        because(Verdict::Inconclusive, "no row was acknowledged".to_owned());
+    }
+    (verdict, reasons)
+}
+
+/// Seconds of phase `main` below which a rate is a guess, and the spread of the rates a second above which it is noise.
+const SHORT: f64 = 1.0;
+const NOISY: f64 = 0.25;
+
+fn notes(run: &Run, main: &Stats, watched: &Watched) -> Vec<String> {
+    let mut notes = run.options.notes.clone();
+    let length = main_length(run, main).as_secs_f64();
+    if main.outcomes.acknowledged > 0 && length < SHORT {
+        notes.push(format!("phase main lasted {length:.2} s: too short for its rate and percentiles to be repeatable; raise rows or duration"));
+    }
+    let rates: Vec<f64> = watched.timeline.iter().filter(|line| line.phase == "main").map(|line| line.acknowledged as f64).collect();
+    // The first and the last second are not whole.
+    if let Some(rates) = rates.get(1..rates.len().saturating_sub(1)).filter(|rates| rates.len() >= 5) {
+        let mean = rates.iter().sum::<f64>() / rates.len() as f64;
+        let deviation = (rates.iter().map(|rate| (rate - mean).powi(2)).sum::<f64>() / rates.len() as f64).sqrt();
+        let ramps = matches!(run.scenario.load.executor, crate::scenario::Executor::RampingArrivalRate | crate::scenario::Executor::RampingVus);
+        if mean > 0.0 && deviation / mean > NOISY && !ramps {
+            let percent = deviation / mean * 100.0;
+            notes.push(format!("noisy: the rows of single seconds vary by {percent:.0} % around their mean; look for other work on this machine"));
+        }
+    }
+    let service = latencies(main).service;
+    if service.count > 0 && service.p99_ms.is_none() {
+        notes.push("too few batches for a p99: a percentile is shown when at least five answers lie beyond it".to_owned());
+    }
+    notes
+}
+
+fn environment(run: &Run) -> crate::report::Environment {
+    let info = run.target.info();
+    let target = TargetSeen {
+        name: info.name.clone(),
+        version: info.version.clone(),
+        database: run.target.database().as_str().to_owned(),
+        settings: info.settings.iter().cloned().collect(),
+        method: format!("{:?}", run.plan.method).to_lowercase(),
+    };
+    crate::report::Environment { target, ..environment::fingerprint() }
+}
+
+fn phase_reports(run: &Run, phases: &Phases, warmup: &Stats, main: &Stats) -> Vec<PhaseReport> {
+    let begin = run.scenario.load.warmup.0.min(phases.load_end);
+    let phase = |name: &str, from: Duration, to: Duration, outcomes: Outcomes| PhaseReport {
+        name: name.to_owned(),
+        start_seconds: from.as_secs_f64(),
+        duration_seconds: to.saturating_sub(from).as_secs_f64(),
+        outcomes,
+    };
+    let mut reports = Vec::new();
+    if !begin.is_zero() {
+        reports.push(phase("warmup", Duration::ZERO, begin, warmup.outcomes));
+    }
+    reports.push(phase("main", begin, phases.load_end, main.outcomes));
+    reports.push(phase("drain", phases.load_end, phases.drain_end, Outcomes::default()));
+    reports.push(phase("verify", phases.drain_end, phases.verify_end, Outcomes::default()));
+    reports
+}
