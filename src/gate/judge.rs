@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Clock, Finding, Gate, Metric, Op, Point, Unit};
 use crate::report::{GateResult, Integrity, IntegrityVerdict, Latencies, LatencySummary, Outcomes, Verdict};
-use crate::scenario::{Executor, Load};
+use crate::scenario::Load;
 
 /// What was measured over some stretch of a run: a phase, or one window of it.
 #[derive(Clone, Debug, Default)]
@@ -200,7 +200,7 @@ pub fn implicit(gates: &[Gate], evidence: &Evidence<'_>, load: &Load) -> Vec<Gat
     if !named(&|m| matches!(m, Metric::ErrorRate | Metric::Rejected | Metric::Unknown)) {
         results.push(no_errors(main.as_ref()));
     }
-    if !matches!(load.executor, Executor::ConstantArrivalRate | Executor::RampingArrivalRate) {
+    if !load.executor.is_open() {
         return results;
     }
     if !named(&|m| matches!(m, Metric::Latency(Clock::Lag, _))) {
@@ -284,6 +284,7 @@ fn rate_offered(main: Option<&Sample>) -> GateResult {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::scenario::Executor;
     use crate::scenario::units::Time;
 
     fn sample(start: u64, p99: Option<f64>) -> Sample {

@@ -1,9 +1,13 @@
 //! One experiment as a file: the types below are the single source of what a scenario may say. Their JSON Schema validates the
 //! file ([`load`]), their `serde` form is what reports keep, and [`rules`] refuses what no type can.
 
+pub mod database_url;
+pub mod interpolate;
 pub mod load;
+pub mod overrides;
 pub mod plan;
 pub mod rules;
+pub mod schema;
 pub mod tree;
 pub mod units;
 

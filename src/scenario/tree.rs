@@ -77,14 +77,13 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// Reads `text` as one YAML document.
-///
-/// # Errors
-/// Everything that is wrong: all duplicate keys and tags, or the one syntax error or exceeded budget that ended the reading.
-pub fn parse(text: &str) -> Result<Node, Vec<Refusal>> {
+/// Reads `text` as one YAML document. The tree is there unless a syntax error or an exceeded budget ended the reading; of a
+/// key that stands twice the first value counts, so that the rest can be judged too.
+#[must_use]
+pub fn parse(text: &str) -> (Option<Node>, Vec<Refusal>) {
     let start = At::Text { line: 1, column: 1 };
     if text.len() > MAX_BYTES {
-        return Err(vec![Refusal { at: start, message: format!("{} bytes; a scenario has at most {MAX_BYTES} (1 MiB)", text.len()) }]);
+        return (None, vec![Refusal { at: start, message: format!("{} bytes; a scenario has at most {MAX_BYTES} (1 MiB)", text.len()) }]);
     }
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)) {
@@ -97,14 +96,13 @@ pub fn parse(text: &str) -> Result<Node, Vec<Refusal>> {
         };
         if let Err(refusal) = result {
             builder.refusals.push(refusal);
-            return Err(builder.refusals);
+            return (None, builder.refusals);
         }
     }
-    match builder.root {
-        _ if !builder.refusals.is_empty() => Err(builder.refusals),
-        Some(root) => Ok(root),
-        None => Err(vec![Refusal { at: start, message: "empty; a scenario needs at least name, workload and load".to_owned() }]),
+    if builder.root.is_none() {
+        builder.refusals.push(Refusal { at: start, message: "empty; a scenario needs at least name, workload and load".to_owned() });
     }
+    (builder.root, builder.refusals)
 }
 
 /// A mapping or list that is not closed yet.
@@ -245,7 +243,13 @@ impl Node {
             Kind::Scalar { text, plain: true } => plain_value(text),
             Kind::Scalar { text, plain: false } => Value::String(text.clone()),
             Kind::List(items) => Value::Array(items.iter().map(Node::to_json).collect()),
-            Kind::Map(entries) => Value::Object(entries.iter().map(|e| (e.key.clone(), e.value.to_json())).collect::<Map<_, _>>()),
+            Kind::Map(entries) => {
+                let mut map = Map::new();
+                for entry in entries {
+                    map.entry(entry.key.clone()).or_insert_with(|| entry.value.to_json());
+                }
+                Value::Object(map)
+            }
         }
     }
 
@@ -328,21 +332,21 @@ mod tests {
 
     fn refusals(text: &str) -> Vec<String> {
         let place = |at| if let At::Text { line, column } = at { format!("{line}:{column}") } else { String::new() };
-        parse(text).unwrap_err().into_iter().map(|r| format!("{}: {}", place(r.at), r.message)).collect()
+        parse(text).1.into_iter().map(|r| format!("{}: {}", place(r.at), r.message)).collect()
     }
 
     #[test]
     fn plain_scalars_have_types_and_quoted_ones_are_text() {
         let text = "a: 1\nb: '1'\nc: 1.5\nd: 1e6\ne: true\nf: ~\ng: -7\nh: 18446744073709551615\ni: 200_000\nj: .inf\nk: 0x1f\nl: inf\nm: 5s\nn:\n";
         assert_eq!(
-            parse(text).unwrap().to_json(),
+            parse(text).0.unwrap().to_json(),
             json!({"a": 1, "b": "1", "c": 1.5, "d": 1_000_000, "e": true, "f": null, "g": -7, "h": u64::MAX, "i": "200_000", "j": ".inf", "k": 31, "l": "inf", "m": "5s", "n": null})
         );
     }
 
     #[test]
     fn every_value_and_key_knows_its_place() {
-        let tree = parse("a: 1\nb:\n  - x: 2\n    yy:   3\n").unwrap();
+        let tree = parse("a: 1\nb:\n  - x: 2\n    yy:   3\n").0.unwrap();
         let path = |p: &str| p.split('.').map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(tree.locate(&path("b.0.yy")), At::Text { line: 4, column: 11 });
         assert_eq!(tree.locate_key(&path("b.0.yy")), At::Text { line: 4, column: 5 });
@@ -351,7 +355,7 @@ mod tests {
 
     #[test]
     fn aliases_are_expanded_and_anchors_kept() {
-        let tree = parse("a: &x {k: 1}\nb: *x\nc: [*x, *x]\n").unwrap();
+        let tree = parse("a: &x {k: 1}\nb: *x\nc: [*x, *x]\n").0.unwrap();
         assert_eq!(tree.to_json(), json!({"a": {"k": 1}, "b": {"k": 1}, "c": [{"k": 1}, {"k": 1}]}));
     }
 
@@ -373,7 +377,7 @@ mod tests {
     #[test]
     fn depth_ends_at_64() {
         let nested = |depth: usize| format!("{}1{}", "[".repeat(depth - 1), "]".repeat(depth - 1));
-        assert!(parse(&nested(64)).is_ok());
+        assert_eq!(parse(&nested(64)).1, []);
         assert_eq!(refusals(&nested(65)), ["1:65: nested deeper than 64 levels"]);
         // An alias counts with its own height: 33 levels under 33.
         let text = format!("a: &a {}1{}\nb: {}*a{}\n", "[".repeat(32), "]".repeat(32), "[".repeat(32), "]".repeat(32));
