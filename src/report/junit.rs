@@ -20,7 +20,7 @@ pub fn xml(report: &Report) -> anyhow::Result<String> {
         suite.add_property((property, value.as_str()));
     }
     for gate in &report.gates {
-        suite.add_test_case(case(&name, &format::plain(&gate.gate), gate.verdict, &[gate.message.clone()]));
+        suite.add_test_case(case(&name, &format::plain(&gate.gate), gate.verdict, std::slice::from_ref(&gate.message)));
     }
     // A run can fail, or not be judged, for a reason that is no gate's: not offered as asked, interrupted.
     let gates = report.gates.iter().map(|gate| gate.verdict).max().unwrap_or(Verdict::Pass);
