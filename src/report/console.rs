@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::format::{NONE, bytes, count, millis, plain, rate, seconds, short};
-use super::{FILES, Report, Second, Verdict, words};
+use super::{FILES, IntegrityVerdict, Report, Second, Verdict, words};
 
 /// Width of the first column.
 const LABEL: usize = 12;
@@ -104,10 +104,10 @@ fn curve(timeline: &[Second]) -> Option<(String, u64)> {
 
 fn latencies(page: &mut Page, report: &Report) {
     let cells = |cells: &[String]| cells.iter().fold(String::new(), |line, cell| format!("{line}{cell:>10}"));
-    page.line("latency", cells(&words::PERCENTILES.map(str::to_owned)).trim_start_matches("  "));
+    page.line("latency", &cells(&words::PERCENTILES.map(str::to_owned)));
     for (name, latency) in words::latencies(report) {
         let values = words::percentiles(latency).map(|value| value.map_or_else(|| NONE.to_owned(), millis));
-        page.line(&format!("  {name}"), cells(&values).trim_start_matches("  "));
+        page.line(&format!("  {name}"), &cells(&values));
     }
     let legend = page.paint(DIM, words::latency_legend(report));
     page.line("", &legend);
@@ -129,15 +129,19 @@ fn errors(page: &mut Page, report: &Report) {
 }
 
 fn integrity(page: &mut Page, report: &Report) {
-    let (integrity, said) = (&report.integrity, words::integrity(&report.integrity));
+    let integrity = &report.integrity;
+    let said = words::integrity(integrity);
     let colour = match integrity.verdict {
-        super::IntegrityVerdict::Holds => GREEN,
-        super::IntegrityVerdict::Violated => RED,
-        super::IntegrityVerdict::Inconclusive => YELLOW,
+        IntegrityVerdict::Holds => GREEN,
+        IntegrityVerdict::Violated => RED,
+        IntegrityVerdict::Inconclusive => YELLOW,
     };
-    let (word, rest) = said.split_once(':').unwrap_or((&said, ""));
-    let line = format!("{}:{rest}", page.paint(colour, word));
-    page.line("integrity", &line);
+    let mut label = "integrity";
+    for sentence in &said {
+        let sentence = if label.is_empty() { sentence.clone() } else { page.paint(colour, sentence) };
+        page.line(label, &sentence);
+        label = "";
+    }
     for example in words::examples(integrity, EXAMPLES) {
         let mut text = format!("{:<22}key {}", words::class(example), example.key);
         let column = example.column.as_deref().map_or_else(String::new, |column| format!(" {}", plain(column)));
@@ -218,15 +222,15 @@ mod tests {
     fn a_run_without_anything_is_said_to_have_none() {
         let mut report = sample::passed();
         report.verdict = Verdict::Inconclusive;
-        report.throughput = super::super::Throughput { rows_per_second: None, valid: false };
-        report.integrity = super::super::Integrity {
-            verdict: super::super::IntegrityVerdict::Inconclusive,
+        report.throughput = crate::report::Throughput { rows_per_second: None, valid: false };
+        report.integrity = crate::report::Integrity {
+            verdict: IntegrityVerdict::Inconclusive,
             reason: Some("no row was acknowledged".to_owned()),
             rate: None,
             checked: 0,
             ..report.integrity
         };
-        report.latency = super::super::Latencies::default();
+        report.latency = crate::report::Latencies::default();
         report.timeline.clear();
         let text = shown(&report);
         for words in

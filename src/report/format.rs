@@ -41,10 +41,13 @@ pub(super) fn millis(value: f64) -> String {
     }
 }
 
-/// `12.3 s`, `2m 5s`.
+/// `4.00 ms`, `12.3 s`, `2m 5s`.
 pub(super) fn seconds(value: f64) -> String {
+    if value < 0.0995 {
+        return millis(value.max(0.0) * 1000.0);
+    }
     if value < 99.95 {
-        return format!("{} s", number(value.max(0.0)));
+        return format!("{} s", number(value));
     }
     let whole = Duration::try_from_secs_f64(value.round()).unwrap_or(Duration::MAX);
     humantime::format_duration(whole).to_string()
@@ -108,6 +111,7 @@ mod tests {
             ["4.20 µs", "850 µs", "1.23 ms", "61.2 ms", "850 ms", "12.3 s", "2m 5s"]
         );
         assert_eq!([0.9999, 999.6].map(millis), ["1.00 ms", "1.00 s"]);
+        assert_eq!([0.0, 0.004, 0.21, 59.96, 3600.0].map(seconds), ["0.00 µs", "4.00 ms", "0.21 s", "60.0 s", "1h"]);
         assert_eq!([512, 2048, 64_000_000, 8 << 30].map(bytes), ["512 B", "2.00 KiB", "61.0 MiB", "8.00 GiB"]);
         assert_eq!([1.0, 0.999_999_99, 0.5, 0.0].map(percent), ["100 %", "99.9999 %", "50.0000 %", "0.0000 %"]);
     }

@@ -46,7 +46,7 @@ fn facts(page: &mut String, report: &Report) {
     page.push_str("| | |\n|---|---|\n");
     let rows = [
         ("Throughput", words::throughput(report)),
-        ("Integrity", words::integrity(&report.integrity)),
+        ("Integrity", words::integrity(&report.integrity).join("; ")),
         ("Rows", words::outcomes(report)),
         ("Target", words::target(report)),
         ("Phases", words::phases(report)),

@@ -61,33 +61,29 @@ pub(super) fn anomalies(integrity: &Integrity) -> Vec<(&'static str, u64)> {
     all.into_iter().filter(|(_, found)| *found > 0).collect()
 }
 
-/// Whether what was acknowledged is stored.
-pub(super) fn integrity(integrity: &Integrity) -> String {
-    let read =
-        format!("{} rows read back in {} ({})", count(integrity.checked), seconds(integrity.duration_seconds), plain(&integrity.method));
-    let recovered = match integrity.recovered {
-        0 => String::new(),
-        rows => format!("; {} of unknown outcome found stored, which is legal", count(rows)),
-    };
-    match integrity.verdict {
-        IntegrityVerdict::Holds => {
-            format!("holds: {} rows must be there and are, once, whole and right; {read}{recovered}", count(integrity.must_be_there))
-        }
+/// Whether what was acknowledged is stored: the finding, then what it rests on.
+pub(super) fn integrity(integrity: &Integrity) -> Vec<String> {
+    let must = count(integrity.must_be_there);
+    let finding = match integrity.verdict {
+        IntegrityVerdict::Holds => format!("holds: {must} rows must be there and are, once, whole and right"),
         IntegrityVerdict::Violated => {
             let found: Vec<_> = anomalies(integrity).into_iter().map(|(class, found)| format!("{class} {}", count(found))).collect();
-            let right = integrity.rate.map_or_else(String::new, |rate| format!("; {} right", percent(rate)));
-            format!(
-                "violated: {} (of {} rows that must be there{right}); {read}{recovered}",
-                found.join(", "),
-                count(integrity.must_be_there)
-            )
+            let right = integrity.rate.map_or_else(String::new, |rate| format!(", {} right", percent(rate)));
+            format!("violated: {} (of {must} rows that must be there{right})", found.join(", "))
         }
         IntegrityVerdict::Inconclusive => {
-            let reason = integrity.reason.as_deref().map_or_else(|| "it was not verified".to_owned(), plain);
-            let read = if integrity.checked > 0 { format!("; {read}") } else { String::new() };
-            format!("not proven: {reason}{read}")
+            format!("not proven: {}", integrity.reason.as_deref().map_or_else(|| "it was not verified".to_owned(), plain))
         }
+    };
+    let mut said = vec![finding];
+    if integrity.checked > 0 {
+        let (rows, time) = (count(integrity.checked), seconds(integrity.duration_seconds));
+        said.push(format!("{rows} rows read back and compared in {time}, method {}", plain(&integrity.method)));
     }
+    if integrity.recovered > 0 {
+        said.push(format!("{} rows of unknown outcome were found stored, which is legal", count(integrity.recovered)));
+    }
+    said
 }
 
 /// The class of an example, with its sub-kind.

@@ -1,0 +1,219 @@
+//! The shipped stack: compose file, Prometheus configuration, rules and boards ask only for what the exporter has.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use batchsql::metrics::names::{self, Kind};
+use saphyr_parser::{Event, Parser};
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every file of a folder with that ending, relative to the root.
+fn files(folder: &str, ending: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join(folder)];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|e| e == ending) {
+                found.push(path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What a name in a query is called in the exporter's table, or nothing.
+fn known(name: &str) -> Option<&'static str> {
+    names::ALL.iter().find_map(|spec| {
+        let parts: &[&str] = if matches!(spec.kind, Kind::Histogram(_)) { &["_bucket", "_sum", "_count"] } else { &[""] };
+        parts.iter().any(|part| name.strip_suffix(part) == Some(spec.name)).then_some(spec.name)
+    })
+}
+
+/// All metric names of ours in a text.
+fn metric_names(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("batchsql_")).map(str::to_owned).collect()
+}
+
+fn board() -> Value {
+    serde_json::from_str(&read("grafana/dashboards/batchsql-performance.json")).unwrap()
+}
+
+/// Every query of the board's panels and variables.
+fn queries(board: &Value) -> Vec<String> {
+    let panels = board["panels"].as_array().unwrap().iter();
+    panels
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten())
+        .map(|target| target["expr"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_board_has_the_panels_asked_for_by_name() {
+    let board = board();
+    let panels = board["panels"].as_array().unwrap();
+    for (title, kind) in [
+        ("实时 RPS", "stat"),
+        ("累计处理记录数", "stat"),
+        ("数据完整性率", "table"),
+        ("RPS 趋势", "timeseries"),
+        ("批次执行耗时 P95 / P50", "timeseries"),
+    ] {
+        let panel =
+            panels.iter().find(|panel| panel["title"].as_str().unwrap().starts_with(title)).unwrap_or_else(|| panic!("no panel {title}"));
+        assert_eq!(panel["type"], kind, "{title}");
+        let english = panel["title"].as_str().unwrap().strip_prefix(title).unwrap();
+        assert!(english.starts_with(" / ") && english.is_ascii(), "{title}: {english}");
+    }
+    let integrity = panels.iter().find(|panel| panel["title"].as_str().unwrap().starts_with("数据完整性率")).unwrap();
+    let defaults = &integrity["fieldConfig"]["defaults"];
+    assert_eq!(defaults["unit"], "percent");
+    let steps: Vec<_> =
+        defaults["thresholds"]["steps"].as_array().unwrap().iter().map(|s| (s["color"].as_str().unwrap(), s["value"].as_f64())).collect();
+    assert_eq!(steps, [("red", None), ("red", Some(0.0)), ("yellow", Some(95.0)), ("green", Some(99.0))]);
+}
+
+#[test]
+fn every_panel_has_a_place_and_an_id_of_its_own() {
+    let board = board();
+    let panels = board["panels"].as_array().unwrap();
+    let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len());
+    let area = |panel: &Value| ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
+    for (position, panel) in panels.iter().enumerate() {
+        let [x, y, w, h] = area(panel);
+        assert!(x + w <= 24, "{}", panel["title"]);
+        for other in &panels[..position] {
+            let [x2, y2, w2, h2] = area(other);
+            assert!(x + w <= x2 || x2 + w2 <= x || y + h <= y2 || y2 + h2 <= y, "{} covers {}", panel["title"], other["title"]);
+        }
+    }
+}
+
+#[test]
+fn boards_and_rules_ask_only_for_metrics_the_exporter_has() {
+    let mut asked = BTreeSet::new();
+    let board = board();
+    for query in queries(&board) {
+        asked.extend(metric_names(&query));
+    }
+    asked.extend(metric_names(&board["templating"].to_string()));
+    for rules in files("config/prometheus", "yml") {
+        asked.extend(metric_names(&read(&rules)));
+    }
+    let unknown: Vec<_> = asked.iter().filter(|name| known(name).is_none()).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    let used: BTreeSet<_> = asked.iter().filter_map(|name| known(name)).collect();
+    assert!(used.len() >= 20, "only {used:?}");
+}
+
+#[test]
+fn every_yaml_file_parses() {
+    let mut yaml = files("config", "yml");
+    yaml.extend(files("grafana", "yml"));
+    yaml.push("docker-compose.integration.yml".to_owned());
+    assert!(yaml.len() >= 5, "{yaml:?}");
+    for path in yaml {
+        let text = read(&path);
+        let events: Vec<Event<'_>> =
+            Parser::new_from_str(&text).map(|event| event.unwrap_or_else(|error| panic!("{path}: {error}")).0).collect();
+        assert!(events.iter().any(|event| matches!(event, Event::MappingStart(..))), "{path} is empty");
+    }
+}
+
+#[test]
+fn the_compose_file_pins_images_and_opens_loopback_ports_only() {
+    let text = read("docker-compose.integration.yml");
+    let images: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+    assert_eq!(
+        images.iter().map(|image| image.split_once(':').unwrap().0).collect::<Vec<_>>(),
+        ["postgres", "mysql", "prom/prometheus", "grafana/grafana"]
+    );
+    assert!(images.iter().all(|image| !image.ends_with(":latest")), "{images:?}");
+    assert_eq!(text.matches("healthcheck:").count(), images.len());
+    let ports: Vec<_> = text.lines().map(str::trim).filter(|line| line.starts_with("- \"") && line.matches(':').count() >= 2).collect();
+    assert_eq!(ports.len(), 4, "{ports:?}");
+    assert!(ports.iter().all(|port| port.starts_with("- \"127.0.0.1:${")), "{ports:?}");
+}
+
+#[test]
+fn the_example_environment_names_every_variable_with_its_default() {
+    let compose = read("docker-compose.integration.yml");
+    let example = read(".env.example");
+    let mut variables = BTreeSet::new();
+    for part in compose.split("${").skip(1) {
+        let (name, default) = part.split_once('}').unwrap().0.split_once(":-").expect("a variable without a default needs a .env");
+        assert!(example.lines().any(|line| line == format!("{name}={default}")), "{name}={default} is missing");
+        variables.insert(name);
+    }
+    let named = example.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).filter(|name| *name != "COMPOSE_FILE");
+    assert_eq!(named.collect::<BTreeSet<_>>(), variables);
+}
+
+/// What promtool says, or nothing if it is not there.
+fn promtool(arguments: &[&str]) -> Option<String> {
+    let program = std::env::var("BATCHSQL_TEST_PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
+    let Ok(output) = Command::new(program).args(arguments).current_dir(root()).output() else {
+        println!("left out: promtool is not installed");
+        return None;
+    };
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "promtool {}: {said}", arguments.join(" "));
+    Some(said)
+}
+
+#[test]
+fn prometheus_takes_the_configuration_and_the_rules() {
+    let Some(said) = promtool(&["check", "config", "config/prometheus/prometheus.yml"]) else { return };
+    assert!(said.contains("1 rule files found"), "{said}");
+    let said = promtool(&["check", "rules", "config/prometheus/rules/batchsql.yml"]).unwrap();
+    assert!(said.contains("4 rules found"), "{said}");
+    let said = promtool(&["test", "rules", "config/prometheus/tests/batchsql.yml"]).unwrap();
+    assert!(said.contains("SUCCESS"), "{said}");
+}
+
+#[test]
+fn prometheus_can_parse_every_query_of_the_board() {
+    let queries = queries(&board());
+    assert!(queries.len() >= 20, "{queries:?}");
+    let mut rules = "groups:\n- name: board\n  rules:\n".to_owned();
+    for (number, query) in queries.iter().enumerate() {
+        let query = query.replace("$__rate_interval", "1m").replace("$__range", "15m");
+        let query = query.replace("$database", ".*").replace("$test_name", ".*");
+        rules += &format!("  - record: query_{number}\n    expr: {}\n", serde_json::to_string(&query).unwrap());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file: PathBuf = folder.path().join("board.yml");
+    fs::write(&file, rules).unwrap();
+    let Some(said) = promtool(&["check", "rules", file.to_str().unwrap()]) else { return };
+    assert!(said.contains(&format!("{} rules found", queries.len())), "{said}");
+}
+
+#[test]
+fn every_alert_says_how_grave_it_is_and_what_to_do() {
+    let rules = read("config/prometheus/rules/batchsql.yml");
+    let alerts: Vec<_> = rules.split("- alert: ").skip(1).collect();
+    let names: Vec<_> = alerts.iter().map(|alert| alert.lines().next().unwrap()).collect();
+    assert_eq!(names, ["BatchSQLHighErrorRate", "BatchSQLLowDataIntegrity", "BatchSQLLowPerformance", "BatchSQLHighMemoryUsage"]);
+    let board = format!("/d/{}", board()["uid"].as_str().unwrap());
+    for alert in alerts {
+        for part in ["severity: ", "for: ", "description: ", "$value", "action: ", board.as_str()] {
+            assert!(alert.contains(part), "{part} is missing in {alert}");
+        }
+    }
+}
