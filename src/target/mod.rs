@@ -1,6 +1,11 @@
 //! What is driven: the trait every database implements, the classes of what can go wrong with it, and [`connect`], the one
 //! place that branches on the kind of target.
 
+pub mod mysql;
+pub mod postgres;
+mod server;
+mod sql;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,7 +145,9 @@ pub enum TargetError {
     #[error("{0}")]
     Unreachable(String),
     /// A table of this name exists and was not made by this tool.
-    #[error("table {table:?} exists and was not made by batchsql: nothing was dropped; name another table in workload.batch_insert.table, or drop it yourself")]
+    #[error(
+        "table {table:?} exists and was not made by batchsql: nothing was dropped; name another table in workload.batch_insert.table, or drop it yourself"
+    )]
     ForeignTable {
         /// Its name.
         table: String,
