@@ -10,8 +10,11 @@ use clap::{Args, Parser, Subcommand};
 ///
 /// Throughput is void unless integrity holds: after every run each row is read back and compared with what was acknowledged.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example: batchsql run scenarios/quickstart.yaml\n\n\
-    Exit codes: 0 pass, 1 a gate was missed, 2 could not run, 3 inconclusive, 4 integrity violated, 130 interrupted")]
+#[command(
+    version,
+    after_help = "Example: batchsql run scenarios/quickstart.yaml\n\n\
+    Exit codes: 0 pass, 1 a gate was missed, 2 could not run, 3 inconclusive, 4 integrity violated, 130 interrupted"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

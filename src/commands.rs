@@ -10,6 +10,7 @@ use crate::metrics::{DEFAULT_LISTEN, PrometheusMetrics};
 use crate::redact;
 use crate::report::{self, Integrity, IntegrityVerdict, Report, Verdict};
 use crate::runner::{self, Options, Progress};
+use crate::scenario::database_url::apply_database_url;
 use crate::scenario::{Scenario, load, plan, schema};
 use crate::target;
 
@@ -44,8 +45,14 @@ struct Refused {
     secrets: Vec<String>,
 }
 
-async fn run_one(args: &RunArgs, file: &Path, metrics: &mut Option<PrometheusMetrics>, stop: &CancellationToken) -> Result<Report, Refused> {
-    let Loaded { scenario, secrets, notes } = load_scenario(&args.scenarios, file).map_err(|error| Refused { error, secrets: Vec::new() })?;
+async fn run_one(
+    args: &RunArgs,
+    file: &Path,
+    metrics: &mut Option<PrometheusMetrics>,
+    stop: &CancellationToken,
+) -> Result<Report, Refused> {
+    let Loaded { scenario, secrets, notes } =
+        load_scenario(&args.scenarios, file).map_err(|error| Refused { error, secrets: Vec::new() })?;
     let refused = |error| Refused { error, secrets: secrets.clone() };
     if metrics.is_none() && !args.no_metrics {
         *metrics = Some(serve_metrics(args, &scenario).await.map_err(refused)?);
@@ -80,7 +87,7 @@ fn load_scenario(scenarios: &Scenarios, file: &Path) -> anyhow::Result<Loaded> {
     let mut notes = Vec::new();
     if let Some(url) = &scenarios.database_url {
         secrets.extend(redact::secrets_of_url(url));
-        notes = load::apply_database_url(&mut scenario, url).map_err(anyhow::Error::msg)?;
+        notes = apply_database_url(&mut scenario, url).map_err(anyhow::Error::msg)?;
     }
     if let Some(seed) = scenarios.seed {
         scenario.seed = seed;
@@ -236,7 +243,7 @@ fn show_integrity(args: &VerifyArgs, integrity: &Integrity) -> anyhow::Result<()
         serde_json::to_writer(&mut out, integrity)?;
         writeln!(out)?;
     } else if !args.quiet {
-        write!(out, "{}", report::console::integrity(integrity, color()))?;
+        write!(out, "{}", report::console::findings(integrity, color()))?;
     }
     Ok(())
 }

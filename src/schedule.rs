@@ -119,10 +119,14 @@ impl Rate {
     }
 
     fn integral(&self, seconds: f64) -> f64 {
-        self.0.pieces.iter().map(|piece| {
-            let inside = (seconds - piece.start).clamp(0.0, piece.length);
-            inside * (piece.from + (piece.to - piece.from) * inside / piece.length / 2.0)
-        }).sum()
+        self.0
+            .pieces
+            .iter()
+            .map(|piece| {
+                let inside = (seconds - piece.start).clamp(0.0, piece.length);
+                inside * (piece.from + (piece.to - piece.from) * inside / piece.length / 2.0)
+            })
+            .sum()
     }
 
     /// The starts, in order: the k-th at the instant where k operations have been due (uniform), or where a Poisson process of unit

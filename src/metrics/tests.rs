@@ -217,7 +217,8 @@ fn rates_cover_the_last_seconds_and_fall_to_zero_when_idle() {
     let table = [("database", "sqlite"), ("table", "t"), ("test_name", "quickstart")];
     let shown = metrics.shared.series.get(names::CURRENT_RPS.name, names::CURRENT_RPS.help, &table, series::Shape::Gauge).gauge();
     let rps = || shown.get();
-    let acknowledge = |rows| reporter.finished(&batch(rows), &BatchOutcome::Acknowledged { warnings: 0, after_unknown: false }, Duration::ZERO);
+    let acknowledge =
+        |rows| reporter.finished(&batch(rows), &BatchOutcome::Acknowledged { warnings: 0, after_unknown: false }, Duration::ZERO);
     reporter.tick(seconds(1.0));
     for tenth in 1..=20 {
         acknowledge(100);
@@ -357,7 +358,11 @@ fn tables_beyond_the_sixteenth_are_counted_as_other() {
     let reporter = PrometheusMetricsReporter::new(&metrics, "sqlite", "many", PIPELINE);
     for table in 0..20 {
         let table = format!("t{table}");
-        reporter.finished(&BatchInfo { table: &table, ..batch(10) }, &BatchOutcome::Acknowledged { warnings: 0, after_unknown: false }, Duration::ZERO);
+        reporter.finished(
+            &BatchInfo { table: &table, ..batch(10) },
+            &BatchOutcome::Acknowledged { warnings: 0, after_unknown: false },
+            Duration::ZERO,
+        );
     }
     let text = metrics.render();
     assert_eq!(value(&text, r#"batchsql_records_processed_total{database="sqlite",table="t15",test_name="many"}"#), Some(10.0));

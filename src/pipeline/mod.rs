@@ -124,7 +124,8 @@ impl Builder {
     /// When the target does not have the asked method.
     pub fn start(self) -> Result<Pipeline, TargetError> {
         let flush_size = self.config.flush_size.max(1);
-        let plans = self.plans.into_iter().map(|plan| self.target.resolve(plan, flush_size).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let plans =
+            self.plans.into_iter().map(|plan| self.target.resolve(plan, flush_size).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
         let concurrency = self.config.concurrency.unwrap_or_else(|| default_concurrency(self.target.database()));
         let (queue, rows) = mpsc::channel(self.config.buffer_size.max(1));
         let shared = Arc::new(Shared {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::format::{NONE, bytes, count, millis, plain, rate, seconds, short};
-use super::{FILES, IntegrityVerdict, Report, Second, Verdict, words};
+use super::{FILES, Integrity, IntegrityVerdict, Report, Second, Verdict, words};
 
 /// Width of the first column.
 const LABEL: usize = 12;
@@ -32,7 +32,7 @@ pub fn summary(report: &Report, folder: &Path, color: bool) -> String {
     page.gap();
     page.line("rows", &words::outcomes(report));
     errors(&mut page, report);
-    integrity(&mut page, report);
+    integrity(&mut page, &report.integrity);
     gates(&mut page, report);
     page.gap();
     page.line("phases", &words::phases(report));
@@ -128,8 +128,15 @@ fn errors(page: &mut Page, report: &Report) {
     }
 }
 
-fn integrity(page: &mut Page, report: &Report) {
-    let integrity = &report.integrity;
+/// What a verification alone found, ending in a newline.
+#[must_use]
+pub fn findings(found: &Integrity, color: bool) -> String {
+    let mut page = Page { text: String::new(), color };
+    integrity(&mut page, found);
+    page.text
+}
+
+fn integrity(page: &mut Page, integrity: &Integrity) {
     let said = words::integrity(integrity);
     let colour = match integrity.verdict {
         IntegrityVerdict::Holds => GREEN,

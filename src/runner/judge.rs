@@ -9,8 +9,8 @@ use crate::environment;
 use crate::gate::{self, Evidence, Gate, Sample};
 use crate::recorder::{Phase, Recorder, Stats};
 use crate::report::{
-    GateResult, Histograms, Integrity, IntegrityVerdict, Latencies, Outcomes, Phase as PhaseReport, Report, SCHEMA_VERSION, TargetSeen, Throughput,
-    Verdict,
+    GateResult, Histograms, Integrity, IntegrityVerdict, Latencies, Outcomes, Phase as PhaseReport, Report, SCHEMA_VERSION, TargetSeen,
+    Throughput, Verdict,
 };
 use crate::schedule::Schedule;
 
@@ -92,7 +92,9 @@ fn judge_gates(run: &Run, phases: &Phases, warmup: &Stats, main: &Stats, integri
     let windows = |name: &str, length: Duration| {
         let whole = |number: u64| begin + length * (number as u32 + 1);
         let windows = if name == "main" { run.recorder.windows(length) } else { Default::default() };
-        let complete = |number: &u64| phases.load.whole_schedule && run.schedule.end().is_some_and(|end| whole(*number) <= end) || whole(*number) <= end;
+        let complete = |number: &u64| {
+            phases.load.whole_schedule && run.schedule.end().is_some_and(|end| whole(*number) <= end) || whole(*number) <= end
+        };
         let samples = windows.iter().filter(|(number, _)| complete(number));
         samples.map(|(number, stats)| sample(stats, begin + length * *number as u32, length, length, None)).collect()
     };
@@ -164,17 +166,22 @@ fn notes(run: &Run, main: &Stats, watched: &Watched) -> Vec<String> {
     let mut notes = run.options.notes.clone();
     let length = main_length(run, main).as_secs_f64();
     if main.outcomes.acknowledged > 0 && length < SHORT {
-        notes.push(format!("phase main lasted {length:.2} s: too short for its rate and percentiles to be repeatable; raise rows or duration"));
+        notes.push(format!(
+            "phase main lasted {length:.2} s: too short for its rate and percentiles to be repeatable; raise rows or duration"
+        ));
     }
     let rates: Vec<f64> = watched.timeline.iter().filter(|line| line.phase == "main").map(|line| line.acknowledged as f64).collect();
     // The first and the last second are not whole.
     if let Some(rates) = rates.get(1..rates.len().saturating_sub(1)).filter(|rates| rates.len() >= 5) {
         let mean = rates.iter().sum::<f64>() / rates.len() as f64;
         let deviation = (rates.iter().map(|rate| (rate - mean).powi(2)).sum::<f64>() / rates.len() as f64).sqrt();
-        let ramps = matches!(run.scenario.load.executor, crate::scenario::Executor::RampingArrivalRate | crate::scenario::Executor::RampingVus);
+        let ramps =
+            matches!(run.scenario.load.executor, crate::scenario::Executor::RampingArrivalRate | crate::scenario::Executor::RampingVus);
         if mean > 0.0 && deviation / mean > NOISY && !ramps {
             let percent = deviation / mean * 100.0;
-            notes.push(format!("noisy: the rows of single seconds vary by {percent:.0} % around their mean; look for other work on this machine"));
+            notes.push(format!(
+                "noisy: the rows of single seconds vary by {percent:.0} % around their mean; look for other work on this machine"
+            ));
         }
     }
     let service = latencies(main).service;

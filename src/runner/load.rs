@@ -69,7 +69,9 @@ pub(crate) async fn offer(run: &Run, pipeline: &Arc<Pipeline>) -> Offered {
             let (arrivals, seed, runtime) = (run.scenario.load.arrivals, run.scenario.seed, tokio::runtime::Handle::current());
             // A thread of its own: the runtime's timer counts in milliseconds, and a late start is the generator's fault.
             let generator = tokio::task::spawn_blocking(move || open(&work, &rate, arrivals, seed, &runtime));
-            generator.await.unwrap_or_else(|error| Offered { aborted: Some(format!("the load generator failed: {error}")), ..Offered::default() })
+            generator
+                .await
+                .unwrap_or_else(|error| Offered { aborted: Some(format!("the load generator failed: {error}")), ..Offered::default() })
         }
     }
 }

@@ -101,7 +101,8 @@ pub async fn run(scenario: Scenario, options: Options) -> anyhow::Result<Report>
     if let Some(reporter) = &run.reporter {
         reporter.run_finished(report.verdict, began.elapsed());
     }
-    crate::report::write_all(&run.folder, &report).with_context(|| format!("the report cannot be written into {}", run.folder.display()))?;
+    crate::report::write_all(&run.folder, &report)
+        .with_context(|| format!("the report cannot be written into {}", run.folder.display()))?;
     Ok(report)
 }
 
@@ -133,7 +134,14 @@ pub(crate) fn context<'a>(scenario: &'a Scenario, report_dir: &'a Path, run_id: 
     target::Context { run_id, scenario_name: &scenario.name, report_dir, concurrency, create }
 }
 
-fn set_up(id: String, folder: PathBuf, scenario: Scenario, options: Options, target: Arc<dyn Target>, plan: WritePlan) -> anyhow::Result<Run> {
+fn set_up(
+    id: String,
+    folder: PathBuf,
+    scenario: Scenario,
+    options: Options,
+    target: Arc<dyn Target>,
+    plan: WritePlan,
+) -> anyhow::Result<Run> {
     let kept = serde_json::to_vec_pretty(&crate::redact::redacted_scenario(&scenario, &options.secrets))?;
     std::fs::write(folder.join(verify::SCENARIO_FILE), kept).with_context(|| format!("{} cannot be written", folder.display()))?;
     let header = ledger::Header { version: ledger::VERSION, run_id: id.clone(), seed: scenario.seed };
@@ -208,7 +216,8 @@ fn make_folder(report_dir: &Path, id: &str) -> anyhow::Result<PathBuf> {
 /// `<UTC time>-<scenario>-<four hex digits>`: sorts by time, says what it was, and differs between runs of one second.
 fn run_id(scenario: &Scenario) -> String {
     let now = jiff::Timestamp::now();
-    let slug: String = scenario.name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).take(40).collect();
+    let slug: String =
+        scenario.name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).take(40).collect();
     // Clock bits and process id, not the seed: two runs of one scenario must not share a folder.
     let mixed = (now.as_nanosecond() as u64 ^ u64::from(std::process::id()).rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{}-{slug}-{:04x}", now.strftime("%Y%m%d-%H%M%S"), mixed >> 48)

@@ -167,7 +167,13 @@ impl State {
         while self.sampled < until {
             let second = self.sampled;
             let at = Duration::from_secs(second);
-            let phase = if self.phase == "drain" && second + 1 == until { "drain" } else if at < self.main { "warmup" } else { "main" };
+            let phase = if self.phase == "drain" && second + 1 == until {
+                "drain"
+            } else if at < self.main {
+                "warmup"
+            } else {
+                "main"
+            };
             self.watched.timeline.push(Second {
                 second,
                 phase: phase.to_owned(),
@@ -201,7 +207,8 @@ impl State {
             }
             let since = *missed_since.get_or_insert(now);
             if self.watched.aborted.is_none() && gate.abort_after.is_some_and(|limit| now.duration_since(since) >= limit) {
-                self.watched.aborted = Some(format!("gate `{}` was missed for {:?} and stops the load", gate.text, now.duration_since(since)));
+                self.watched.aborted =
+                    Some(format!("gate `{}` was missed for {:?} and stops the load", gate.text, now.duration_since(since)));
                 self.stop.cancel();
             }
         }

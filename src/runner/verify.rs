@@ -81,7 +81,12 @@ pub(crate) async fn verify(
     }
 }
 
-async fn read_back(target: &dyn Target, expectation: &Arc<Expectation>, readers: usize, progress: &PhaseProgress) -> Result<Findings, TargetError> {
+async fn read_back(
+    target: &dyn Target,
+    expectation: &Arc<Expectation>,
+    readers: usize,
+    progress: &PhaseProgress,
+) -> Result<Findings, TargetError> {
     let reader = target.reader().await?;
     let checked = Arc::new(AtomicU64::new(0));
     let mut ranges = JoinSet::new();
@@ -146,7 +151,7 @@ pub async fn verify_run(folder: &Path, database_url: Option<&str>, progress: &Pr
     let text = std::fs::read(&kept).with_context(|| format!("{} cannot be read; name a run's id or its folder", kept.display()))?;
     let mut scenario: Scenario = serde_json::from_slice(&text).with_context(|| format!("{} is damaged", kept.display()))?;
     if let Some(url) = database_url {
-        crate::scenario::load::apply_database_url(&mut scenario, url).map_err(anyhow::Error::msg)?;
+        crate::scenario::database_url::apply_database_url(&mut scenario, url).map_err(anyhow::Error::msg)?;
     }
     let path = folder.join(ledger::FILE);
     let run_id = ledger::Ledger::read(&path, |_| {})?.header.run_id;

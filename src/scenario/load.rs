@@ -105,7 +105,12 @@ pub fn from_text(file: &str, text: &str, overrides: &[String], env: &dyn Fn(&str
     }
 }
 
-fn resolve(text: &str, overrides: &[String], env: &dyn Fn(&str) -> Option<String>, secrets: &mut Vec<String>) -> Result<Scenario, Vec<Problem>> {
+fn resolve(
+    text: &str,
+    overrides: &[String],
+    env: &dyn Fn(&str) -> Option<String>,
+    secrets: &mut Vec<String>,
+) -> Result<Scenario, Vec<Problem>> {
     let (tree, mut refusals) = tree::parse(text);
     let Some(mut tree) = tree else { return Err(as_problems(refusals)) };
     let interpolated = interpolate::interpolate(&mut tree, env);

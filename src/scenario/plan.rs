@@ -149,7 +149,9 @@ fn rows(scenario: &Scenario) -> String {
     let insert = &scenario.workload.batch_insert;
     let (cap, due) = (insert.rows, scenario.load.operations());
     let mut text = match (expected_rows(scenario), cap, due) {
-        (Some(rows), Some(cap), Some(due)) if due > cap as f64 => format!("{} (the cap; the load alone would be {})", grouped(rows), grouped(due)),
+        (Some(rows), Some(cap), Some(due)) if due > cap as f64 => {
+            format!("{} (the cap; the load alone would be {})", grouped(rows), grouped(due))
+        }
         (Some(rows), _, Some(_)) => format!("{}, warm-up included", grouped(rows)),
         (Some(rows), ..) => format!("{}, warm-up included", grouped(rows)),
         (None, Some(cap), _) => format!("as many as the target takes in the time, at most {}", grouped(cap as f64)),
@@ -196,7 +198,8 @@ fn load(scenario: &Scenario) -> String {
 }
 
 fn duration(load: &Load) -> String {
-    let main = load.main_length().map_or("main as long as the target takes".to_owned(), |d| format!("main {}", humantime::format_duration(d)));
+    let main =
+        load.main_length().map_or("main as long as the target takes".to_owned(), |d| format!("main {}", humantime::format_duration(d)));
     let warmup = if load.warmup.0.is_zero() { String::new() } else { format!("warm-up {}, ", word(&load.warmup)) };
     format!("{warmup}{main}, then drain and verify")
 }
@@ -206,7 +209,9 @@ fn data(scenario: &Scenario) -> String {
     let row = insert.mean_row_bytes();
     let batch = insert.pipeline.flush_size as f64;
     let known = expected_rows(scenario);
-    let all = known.map_or(String::new(), |rows| format!(", {} in all, {} batches if all are full", bytes(rows * row), grouped((rows / batch).ceil())));
+    let all = known.map_or(String::new(), |rows| {
+        format!(", {} in all, {} batches if all are full", bytes(rows * row), grouped((rows / batch).ceil()))
+    });
     format!("about {row:.0} bytes a row, {} a batch{all}", bytes(row * batch))
 }
 
@@ -241,7 +246,8 @@ fn gates(scenario: &Scenario) -> Vec<String> {
     }
     lines.extend(scenario.gates.iter().map(|gate: &Gate| {
         let window = gate.window.map_or(String::new(), |w| format!(", in every window of {}", humantime::format_duration(w)));
-        let abort = gate.abort_after.map_or(String::new(), |a| format!(", stops the load when missed for {}", humantime::format_duration(a)));
+        let abort =
+            gate.abort_after.map_or(String::new(), |a| format!(", stops the load when missed for {}", humantime::format_duration(a)));
         format!("{} (phase {}{window}{abort})", gate.text, gate.phase.as_str())
     }));
     lines

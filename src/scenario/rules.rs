@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::database_url::{method_fits, name_of, server_problem, word};
 use super::units::Time;
-use super::{Arrivals, BatchInsert, Charset, ColumnConfig, Executor, Load, Pragma, PragmaValue, Saturation, Scenario, SizeRange, SqliteConfig};
+use super::{
+    Arrivals, BatchInsert, Charset, ColumnConfig, Executor, Load, Pragma, PragmaValue, Saturation, Scenario, SizeRange, SqliteConfig,
+};
 use crate::table::{ColumnType, SURROGATE_KEY};
 use crate::target::{Conflict, Database, Method};
 
@@ -63,9 +65,13 @@ impl Rules {
         let prefix = &scenario.metrics.prefix;
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let is_prefix = prefix.chars().all(word) && !prefix.starts_with(|c: char| c.is_ascii_digit()) && prefix.len() <= 64;
-        self.when(!is_prefix, "metrics.prefix", || format!("{prefix:?} cannot begin a metric's name; use letters, digits and `_`, e.g. staging_"));
+        self.when(!is_prefix, "metrics.prefix", || {
+            format!("{prefix:?} cannot begin a metric's name; use letters, digits and `_`, e.g. staging_")
+        });
         let env = &scenario.metrics.env;
-        self.when(env.len() > 100 || env.contains(char::is_control), "metrics.env", || "at most 100 bytes without control characters".to_owned());
+        self.when(env.len() > 100 || env.contains(char::is_control), "metrics.env", || {
+            "at most 100 bytes without control characters".to_owned()
+        });
         self.wait("verify.quiesce_timeout", scenario.verify.quiesce_timeout);
     }
 
@@ -90,7 +96,9 @@ impl Rules {
 
     fn sqlite(&mut self, sqlite: &SqliteConfig) {
         if let Some(path) = &sqlite.path {
-            self.when(path.trim().is_empty() || path.contains('\0'), "target.sqlite.path", || "is no path; name a file, or remove the key".to_owned());
+            self.when(path.trim().is_empty() || path.contains('\0'), "target.sqlite.path", || {
+                "is no path; name a file, or remove the key".to_owned()
+            });
             self.when(path.contains(":memory:"), "target.sqlite.path", || {
                 "is in memory, where every connection has a database of its own; name a file".to_owned()
             });
@@ -108,7 +116,9 @@ impl Rules {
             self.found.push((format!("{AT}.table"), problem));
         }
         let table = insert.table.to_lowercase();
-        self.when(table == OWNER_TABLE || table.starts_with("sqlite_"), &format!("{AT}.table"), || "is a reserved name; choose another".to_owned());
+        self.when(table == OWNER_TABLE || table.starts_with("sqlite_"), &format!("{AT}.table"), || {
+            "is a reserved name; choose another".to_owned()
+        });
         let keys = insert.columns.iter().filter(|c| c.key).count();
         self.when(keys != 1, &format!("{AT}.columns"), || format!("has {keys} keys; mark exactly one int64 column with key: true"));
         let mut names = BTreeSet::new();
@@ -120,7 +130,9 @@ impl Rules {
             // SQLite and MySQL do not tell `Id` from `id`.
             let name = column.name.to_lowercase();
             self.when(name == SURROGATE_KEY, &format!("{at}.name"), || "is a reserved name; choose another".to_owned());
-            self.when(!names.insert(name), &format!("{at}.name"), || format!("`{}` is there already (case does not count); choose another", column.name));
+            self.when(!names.insert(name), &format!("{at}.name"), || {
+                format!("`{}` is there already (case does not count); choose another", column.name)
+            });
             self.when(column.key && column.ty.0 != ColumnType::Int64, &format!("{at}.type"), || "is the key's; write int64".to_owned());
             self.when(column.key && column.nullable, &format!("{at}.nullable"), || "a key cannot be null; remove it".to_owned());
             self.column_size(insert, column, &at, database);
@@ -154,7 +166,10 @@ impl Rules {
         };
         self.when(longest * width > limit, &format!("{at}.index"), || {
             let name = database.map_or("", name_of);
-            format!("values of up to {longest} are too long for an index of {name} (at most {}); lower size.max or remove the index", limit / width)
+            format!(
+                "values of up to {longest} are too long for an index of {name} (at most {}); lower size.max or remove the index",
+                limit / width
+            )
         });
     }
 
@@ -183,7 +198,10 @@ impl Rules {
         const AT: &str = "workload.batch_insert.pipeline";
         let pipeline = &insert.pipeline;
         self.when(pipeline.flush_size > pipeline.buffer_size, &format!("{AT}.flush_size"), || {
-            format!("{} rows never fit into a buffer_size of {}; raise buffer_size or lower flush_size", pipeline.flush_size, pipeline.buffer_size)
+            format!(
+                "{} rows never fit into a buffer_size of {}; raise buffer_size or lower flush_size",
+                pipeline.flush_size, pipeline.buffer_size
+            )
         });
         let row = insert.mean_row_bytes().ceil() as u64;
         self.when(row.saturating_mul(pipeline.buffer_size as u64) > MAX_QUEUE_BYTES, &format!("{AT}.buffer_size"), || {
@@ -210,12 +228,16 @@ impl Rules {
         for (index, stage) in load.stages.iter().enumerate() {
             self.span(&format!("load.stages.{index}.duration"), stage.duration);
             let broken = load.executor == Executor::RampingVus && (stage.target.fract() != 0.0 || stage.target > 100_000.0);
-            self.when(broken, &format!("load.stages.{index}.target"), || format!("{} is no number of workers; write 0 to 100000", stage.target));
+            self.when(broken, &format!("load.stages.{index}.target"), || {
+                format!("{} is no number of workers; write 0 to 100000", stage.target)
+            });
         }
         let nothing = !load.stages.is_empty() && load.stages.iter().all(|s| s.target <= 0.0) && load.rate.is_none();
         self.when(nothing, "load.stages", || "every target is 0, which offers nothing; raise one".to_owned());
         let silent = load.executor == Executor::RampingArrivalRate && load.rate.is_none() && !load.warmup.0.is_zero();
-        self.when(silent, "load.warmup", || "the ramp starts from 0, so that a warm-up offers nothing; add load.rate, or remove it".to_owned());
+        self.when(silent, "load.warmup", || {
+            "the ramp starts from 0, so that a warm-up offers nothing; add load.rate, or remove it".to_owned()
+        });
         self.when(load.warmup.0 > MAX_LOAD, "load.warmup", || format!("is {}; write at most 30days", word(&load.warmup)));
         self.when(load.think_time.0 > MAX_WAIT, "load.think_time", || format!("is {}; write at most 1day", word(&load.think_time)));
         self.wait("load.lag_limit", load.lag_limit);
@@ -279,7 +301,9 @@ fn pragma_problem(pragma: Pragma, value: &PragmaValue) -> Option<&'static str> {
     let is_word = |words: &[&str]| matches!(value, PragmaValue::Word(word) if words.iter().any(|w| w.eq_ignore_ascii_case(word)));
     let within = |from: i64, to: i64| matches!(value, PragmaValue::Number(number) if (from..=to).contains(number));
     let (fits, expected) = match pragma {
-        Pragma::JournalMode => (is_word(&["delete", "truncate", "persist", "memory", "wal", "off"]), "DELETE, TRUNCATE, PERSIST, MEMORY, WAL or OFF"),
+        Pragma::JournalMode => {
+            (is_word(&["delete", "truncate", "persist", "memory", "wal", "off"]), "DELETE, TRUNCATE, PERSIST, MEMORY, WAL or OFF")
+        }
         Pragma::Synchronous => (is_word(&["off", "normal", "full", "extra"]) || within(0, 3), "OFF, NORMAL, FULL or EXTRA"),
         Pragma::TempStore => (is_word(&["default", "file", "memory"]) || within(0, 2), "DEFAULT, FILE or MEMORY"),
         Pragma::ForeignKeys => (is_word(&["on", "off"]) || within(0, 1), "ON or OFF"),
@@ -288,9 +312,10 @@ fn pragma_problem(pragma: Pragma, value: &PragmaValue) -> Option<&'static str> {
         Pragma::BusyTimeout => (within(0, 3_600_000), "milliseconds, 0 to 3600000"),
         Pragma::WalAutocheckpoint => (within(0, 0x7fff_ffff), "pages, 0 or more"),
         Pragma::MaxPageCount => (within(1, 0xffff_fffe), "pages, 1 or more"),
-        Pragma::PageSize => {
-            (matches!(value, PragmaValue::Number(n) if (512..=65_536).contains(n) && n.count_ones() == 1), "a power of two from 512 to 65536")
-        }
+        Pragma::PageSize => (
+            matches!(value, PragmaValue::Number(n) if (512..=65_536).contains(n) && n.count_ones() == 1),
+            "a power of two from 512 to 65536",
+        ),
     };
     (!fits).then_some(expected)
 }

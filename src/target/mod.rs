@@ -354,5 +354,23 @@ pub async fn connect(config: &TargetConfig, context: &Context<'_>) -> Result<Arc
         let target = sqlite::Sqlite::connect(&path, sqlite, &config.pool, size(Database::Sqlite), context.create).await?;
         return Ok(Arc::new(target));
     }
+    if let Some(server) = &config.postgres {
+        let size = size(Database::Postgres);
+        return Ok(Arc::new(postgres::connect(&server.url, &config.pool, size, context.run_id, config.insecure_tls).await?));
+    }
+    if let Some(server) = &config.mysql {
+        let size = size(Database::Mysql);
+        return Ok(Arc::new(mysql::connect(&server.url, &config.pool, size, context.run_id, config.insecure_tls).await?));
+    }
     Err(TargetError::Failed("the scenario names no target; set target.sqlite, target.postgres or target.mysql".to_owned()))
+}
+
+/// The DDL that a database of this kind would run to make `table`.
+#[must_use]
+pub fn ddl(database: Database, table: &Table) -> Vec<String> {
+    match database {
+        Database::Sqlite => sqlite::ddl(table),
+        Database::Postgres => postgres::ddl(table),
+        Database::Mysql => mysql::ddl(table),
+    }
 }

@@ -168,7 +168,7 @@ impl<L: Link> Session for Lease<L> {
         self.open.as_ref().map_or(0, |open| open.id)
     }
 
-    async fn write(&mut self, plan: &WritePlan, rows: &[Row]) -> Result<Written, Failure> {
+    async fn write(&mut self, plan: &Arc<WritePlan>, rows: &Arc<Vec<Row>>) -> Result<Written, Failure> {
         let parts = sql::split(&plan.table, plan.conflict, rows, L::limits(&self.pool.options, plan))?;
         let limit = self.pool.times.statement_timeout.0;
         match timeout(limit, self.run(plan, rows, &parts)).await {

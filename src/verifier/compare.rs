@@ -36,9 +36,8 @@ pub(super) fn difference(table: &Table, expected: &Row, block: &RowBlock, row: u
     let column = &table.columns[first];
     let cell = block.cell(row, first);
     // A value that belongs to another column of the same row.
-    let elsewhere = (0..expected.len()).any(|other| {
-        other != first && table.columns[other].ty == column.ty && is_same(column.ty, &expected[other], cell) && !same(other)
-    });
+    let elsewhere = (0..expected.len())
+        .any(|other| other != first && table.columns[other].ty == column.ty && is_same(column.ty, &expected[other], cell) && !same(other));
     Some(Difference {
         columns: (first..expected.len()).filter(|position| !same(*position)).count(),
         column: column.name.clone(),
@@ -242,7 +241,8 @@ mod tests {
 
     #[test]
     fn decimals_are_compared_by_their_canonical_text() {
-        for (unscaled, scale) in [(0, 2), (5, 2), (-5, 2), (12345, 2), (-9_999_999_999, 2), (7, 0), (-120, 0), (i64::MAX / 10, 18), (10, 1)] {
+        for (unscaled, scale) in [(0, 2), (5, 2), (-5, 2), (12345, 2), (-9_999_999_999, 2), (7, 0), (-120, 0), (i64::MAX / 10, 18), (10, 1)]
+        {
             let mut text = String::new();
             write_decimal(&mut text, unscaled, scale);
             assert!(is_decimal(unscaled, scale, text.as_bytes()), "{text}");
@@ -273,7 +273,10 @@ mod tests {
         assert_eq!(sub_kind(ColumnType::Float64, &Value::Float(1.0), Cell::Float(2.0)), "other");
         assert_eq!(sub_kind(ColumnType::Int64, &Value::Int(999), Cell::Int(255)), "truncated");
         assert_eq!(sub_kind(ColumnType::Int64, &Value::Int(999), Cell::Int(998)), "other");
-        assert_eq!(sub_kind(ColumnType::Timestamp, &Value::Timestamp(1_700_000_000_123_456), Cell::Timestamp(1_700_000_000_000_000)), "rounded");
+        assert_eq!(
+            sub_kind(ColumnType::Timestamp, &Value::Timestamp(1_700_000_000_123_456), Cell::Timestamp(1_700_000_000_000_000)),
+            "rounded"
+        );
         assert_eq!(sub_kind(ColumnType::Timestamp, &Value::Timestamp(5), Cell::Timestamp(3_600_000_005)), "other");
         let decimal = ColumnType::Decimal { precision: 10, scale: 2 };
         assert_eq!(sub_kind(decimal, &Value::Decimal(12_345), Cell::Text(b"123.50")), "rounded");

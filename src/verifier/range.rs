@@ -223,14 +223,7 @@ impl State {
     }
 
     /// Several operations share the key: the stored version is found by its content.
-    fn judge_shared(
-        &mut self,
-        expectation: &Expectation,
-        ops: &[SharedOp],
-        key: i64,
-        block: &RowBlock,
-        row: usize,
-    ) -> (bool, Judged) {
+    fn judge_shared(&mut self, expectation: &Expectation, ops: &[SharedOp], key: i64, block: &RowBlock, row: usize) -> (bool, Judged) {
         let has = |outcome| ops.iter().any(|op| expectation.outcome(op.batch) == outcome);
         let owed = has(Outcome::Acknowledged);
         if !owed && !has(Outcome::Unknown) {

@@ -116,16 +116,7 @@ fn block(table: &crate::table::Table, rows: &[&Row]) -> RowBlock {
 
 /// lost, duplicated, corrupted, phantom, resurrected, stale, recovered, partial batches.
 fn counts(found: &Integrity) -> [u64; 8] {
-    [
-        found.lost,
-        found.duplicated,
-        found.corrupted,
-        found.phantom,
-        found.resurrected,
-        found.stale,
-        found.recovered,
-        found.partial_batches,
-    ]
+    [found.lost, found.duplicated, found.corrupted, found.phantom, found.resurrected, found.stale, found.recovered, found.partial_batches]
 }
 
 fn keys(found: &Integrity, class: &str) -> Vec<i64> {
@@ -336,8 +327,7 @@ fn the_last_write_must_win_under_replace_and_the_first_under_ignore() {
 
 #[test]
 fn writes_that_overlap_may_end_either_way() {
-    let overlapping =
-        |a, b| vec![Send(0, vec![a]), Send(1, vec![b]), Answer(1, Acknowledged, false), Answer(0, Acknowledged, false)];
+    let overlapping = |a, b| vec![Send(0, vec![a]), Send(1, vec![b]), Answer(1, Acknowledged, false), Answer(0, Acknowledged, false)];
     for conflict in [Conflict::Replace, Conflict::Ignore] {
         for stored in [|a, _| a, |_, b| b] as [fn(u64, u64) -> u64; 2] {
             assert_eq!(stored_after(conflict, overlapping, stored).verdict, IntegrityVerdict::Holds, "{conflict:?}");
@@ -368,7 +358,8 @@ fn a_duplicate_key_that_was_rejected_must_not_show() {
     let rejected = |a, b| acknowledged(0, [a]).into_iter().chain([Send(1, vec![b]), Answer(1, Rejected, false)]).collect();
     assert_eq!(stored_after(Conflict::Error, rejected, |a, _| a).verdict, IntegrityVerdict::Holds);
     assert_eq!(counts(&stored_after(Conflict::Error, rejected, |_, b| b)), [0, 0, 0, 0, 0, 1, 0, 0]);
-    let both = |a, b| [0, 1].into_iter().zip([a, b]).flat_map(|(batch, op)| [Send(batch, vec![op]), Answer(batch, Rejected, false)]).collect();
+    let both =
+        |a, b| [0, 1].into_iter().zip([a, b]).flat_map(|(batch, op)| [Send(batch, vec![op]), Answer(batch, Rejected, false)]).collect();
     let found = stored_after(Conflict::Error, both, |a, _| a);
     assert_eq!(counts(&found), [0, 0, 0, 0, 1, 0, 0, 0]);
 }

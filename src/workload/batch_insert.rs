@@ -275,8 +275,7 @@ mod tests {
             index: false,
             size: None,
         };
-        let content =
-            Content { size: SizeRange { min: 3, max: 5 }, charset: Charset::Unicode, nulls: Share(0.5), extremes: Share(0.0) };
+        let content = Content { size: SizeRange { min: 3, max: 5 }, charset: Charset::Unicode, nulls: Share(0.5), extremes: Share(0.0) };
         let columns = vec![column("id", ColumnType::Int64, false), column("t", ColumnType::Text, true)];
         let generator = Generator::new(3, &BatchInsert { columns, content, ..workload() });
         let mut nulls = 0;

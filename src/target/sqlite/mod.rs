@@ -17,7 +17,9 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Applied, Conflict, Database, ErrorClass, Failure, Method, PoolUse, Reader, Session, Target, TargetError, TargetInfo, WritePlan};
+use super::{
+    Applied, Conflict, Database, ErrorClass, Failure, Method, PoolUse, Reader, Session, Target, TargetError, TargetInfo, WritePlan, sql,
+};
 use crate::scenario::{Pool, SqliteConfig};
 use crate::table::{ColumnType, SURROGATE_KEY, Table};
 
@@ -101,9 +103,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-/// `"name"` with quotes doubled.
 fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    sql::quoted(name, '"')
 }
 
 /// The statements that make `table`, STRICT so that every type is enforced; decimals are TEXT in canonical form, timestamps INTEGER
@@ -139,7 +140,9 @@ const OWNER_DDL: &str = "CREATE TABLE IF NOT EXISTS batchsql_owner (table_name T
      created_by TEXT NOT NULL, created_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP) STRICT";
 
 fn table_exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT count(*) FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE", [table], |row| row.get::<_, i64>(0)).map(|n| n > 0)
+    connection
+        .query_row("SELECT count(*) FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE", [table], |row| row.get::<_, i64>(0))
+        .map(|n| n > 0)
 }
 
 fn owner(connection: &Connection, table: &str) -> rusqlite::Result<Option<String>> {
@@ -163,7 +166,7 @@ fn create(connection: &mut Connection, table: &Table, run_id: &str) -> Result<()
         transaction.execute_batch(&statement).map_err(failed)?;
     }
     let mark = "INSERT OR REPLACE INTO batchsql_owner (table_name, run_id, created_by) VALUES (?1, ?2, ?3)";
-    transaction.execute(mark, [&table.name, run_id, concat!("batchsql ", env!("CARGO_PKG_VERSION"))]).map_err(failed)?;
+    transaction.execute(mark, [&table.name, run_id, sql::CREATED_BY]).map_err(failed)?;
     transaction.commit().map_err(failed)
 }
 

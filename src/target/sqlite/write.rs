@@ -1,25 +1,23 @@
 //! One batch as one SQLite transaction.
 
-use std::collections::HashSet;
+use std::ops::Range;
 
+use rusqlite::limits::Limit;
 use rusqlite::{CachedStatement, Connection, TransactionBehavior};
 
 use super::{classify, conflict_sql, quote};
 use crate::table::{ColumnType, Row, Table, Value, write_decimal};
-use crate::target::{Applied, ErrorClass, Failure, Method, WritePlan};
+use crate::target::{Applied, ErrorClass, Failure, Method, WritePlan, sql};
 
 /// Writes `rows` and commits; on failure everything is rolled back.
 pub(super) fn batch(connection: &mut Connection, plan: &WritePlan, rows: &[Row]) -> Result<(), Failure> {
     let failure = |e: &rusqlite::Error, applied| Failure { class: classify(e), applied, message: e.to_string() };
-    let limit = connection.limit(rusqlite::limits::Limit::SQLITE_LIMIT_LENGTH).map_err(|e| failure(&e, Applied::No))? as usize;
-    if let Some(bytes) = rows.iter().map(|row| row.iter().map(Value::wire_len).sum::<usize>()).find(|bytes| *bytes > limit) {
-        let message = format!("a row of {bytes} bytes is over SQLite's limit of {limit}");
-        return Err(Failure { class: ErrorClass::TooLarge, applied: Applied::No, message });
-    }
+    let limits = limits(connection, plan).map_err(|e| failure(&e, Applied::No))?;
+    let statements = sql::split(&plan.table, plan.conflict, rows, limits)?;
     // IMMEDIATE takes the write lock first, so that a busy database is met before any work is done.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| failure(&e, Applied::No))?;
     let written = match plan.method {
-        Method::Values => values(&transaction, plan, rows),
+        Method::Values => values(&transaction, plan, rows, &statements),
         _ => prepared(&transaction, plan, rows),
     };
     // Dropping the transaction rolls it back.
@@ -48,27 +46,23 @@ fn prepared(connection: &Connection, plan: &WritePlan, rows: &[Row]) -> rusqlite
     Ok(())
 }
 
-fn values(connection: &Connection, plan: &WritePlan, rows: &[Row]) -> rusqlite::Result<()> {
-    let binds = connection.limit(rusqlite::limits::Limit::SQLITE_LIMIT_VARIABLE_NUMBER)? as usize;
-    let most = (binds / plan.table.columns.len()).max(1);
+/// Rows of one statement, and bytes: SQLite's bound on a row. `prepared` sends row by row.
+fn limits(connection: &Connection, plan: &WritePlan) -> rusqlite::Result<sql::Limits> {
+    let binds = connection.limit(Limit::SQLITE_LIMIT_VARIABLE_NUMBER)? as usize;
+    let bytes = connection.limit(Limit::SQLITE_LIMIT_LENGTH)? as usize;
+    Ok(sql::Limits { rows: (binds / plan.table.columns.len()).max(1), bytes })
+}
+
+fn values(connection: &Connection, plan: &WritePlan, rows: &[Row], statements: &[Range<usize>]) -> rusqlite::Result<()> {
     let mut scratch = String::new();
-    let mut rest = rows;
-    while !rest.is_empty() {
-        let (statement_rows, after) = rest.split_at(distinct_prefix(&plan.table, rest, most));
-        let mut statement = connection.prepare_cached(&insert_sql(plan, statement_rows.len()))?;
-        for (number, row) in statement_rows.iter().enumerate() {
+    for range in statements {
+        let mut statement = connection.prepare_cached(&insert_sql(plan, range.len()))?;
+        for (number, row) in rows[range.clone()].iter().enumerate() {
             bind(&mut statement, &plan.table, 1 + number * plan.table.columns.len(), row, &mut scratch)?;
         }
         statement.raw_execute()?;
-        rest = after;
     }
     Ok(())
-}
-
-/// How many of the first rows, at most `most`, have keys of their own: one statement never holds a key twice.
-fn distinct_prefix(table: &Table, rows: &[Row], most: usize) -> usize {
-    let mut seen = HashSet::with_capacity(most.min(rows.len()));
-    rows.iter().take(most).take_while(|row| seen.insert(table.key_of(row))).count()
 }
 
 fn bind(statement: &mut CachedStatement<'_>, table: &Table, first: usize, row: &Row, scratch: &mut String) -> rusqlite::Result<()> {
