@@ -130,7 +130,8 @@ const COUNTS: [(&str, Metric); 9] = [
     ("unknown", Metric::Unknown),
     ("dropped", Metric::Dropped),
 ];
-const OPS: [(&str, Op); 6] = [("<=", Op::AtMost), (">=", Op::AtLeast), ("==", Op::Equal), ("!=", Op::NotEqual), ("<", Op::Below), (">", Op::Above)];
+const OPS: [(&str, Op); 6] =
+    [("<=", Op::AtMost), (">=", Op::AtLeast), ("==", Op::Equal), ("!=", Op::NotEqual), ("<", Op::Below), (">", Op::Above)];
 const UNITS: [(&str, Unit); 8] = [
     ("%", Unit::Percent),
     ("ns", Unit::Nanos),
@@ -268,8 +269,9 @@ impl FromStr for Metric {
         };
         found.ok_or_else(|| {
             let names = Metric::names();
-            let near = crate::scenario::nearest(text, names.iter().map(String::as_str)).map_or(String::new(), |n| format!("did you mean `{n}`? "));
-            format!("unknown metric `{text}`; {near}(known: {})", Metric::families())
+            let near = crate::scenario::nearest(text, names.iter().map(String::as_str))
+                .map_or(String::new(), |n| format!("; did you mean `{n}`?"));
+            format!("unknown metric `{text}`{near} (known: {})", Metric::families())
         })
     }
 }
@@ -313,15 +315,18 @@ impl FromStr for Gate {
         let text = text.trim();
         let at = text.find(['<', '>', '=', '!']).ok_or_else(|| format!("`{text}` has no comparison; {SHAPE}"))?;
         let (metric, rest) = text.split_at(at);
-        let (sign, op) =
-            OPS.into_iter().find(|(sign, _)| rest.starts_with(sign)).ok_or_else(|| format!("`{text}`: the comparison is one of <, <=, >, >=, == and !="))?;
+        let (sign, op) = OPS
+            .into_iter()
+            .find(|(sign, _)| rest.starts_with(sign))
+            .ok_or_else(|| format!("`{text}`: the comparison is one of <, <=, >, >=, == and !="))?;
         let metric: Metric = metric.trim().parse()?;
         let limit = rest[sign.len()..].trim();
         let end = limit.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(limit.len());
         let (digits, suffix) = limit.split_at(end);
         let number = digits.parse::<f64>().ok().filter(|n| n.is_finite());
         let number = number.ok_or_else(|| format!("`{text}`: `{limit}` is no limit; {SHAPE}, a number of 0 or more"))?;
-        let unit = value_in(&UNITS, suffix.trim()).ok_or_else(|| format!("`{text}`: unknown unit `{}`; write %, ns, us, ms, s or m", suffix.trim()))?;
+        let unit = value_in(&UNITS, suffix.trim())
+            .ok_or_else(|| format!("`{text}`: unknown unit `{}`; write %, ns, us, ms, s or m", suffix.trim()))?;
         if let Some(problem) = metric.unit_problem(unit) {
             return Err(format!("`{text}`: {metric} {problem}"));
         }
@@ -443,7 +448,10 @@ mod tests {
     #[test]
     fn a_line_is_metric_comparison_and_limit() {
         let gate: Gate = " response.p99<50ms ".parse().unwrap();
-        assert_eq!((gate.metric, gate.op, gate.limit, gate.unit), (Metric::Latency(Clock::Response, Point::P99), Op::Below, 50.0, Unit::Millis));
+        assert_eq!(
+            (gate.metric, gate.op, gate.limit, gate.unit),
+            (Metric::Latency(Clock::Response, Point::P99), Op::Below, 50.0, Unit::Millis)
+        );
         assert_eq!(gate.text, "response.p99<50ms");
         let gate: Gate = "error_rate <= 0.1 %".parse().unwrap();
         assert_eq!((gate.metric, gate.op, gate.limit, gate.unit), (Metric::ErrorRate, Op::AtMost, 0.1, Unit::Percent));
@@ -461,7 +469,9 @@ mod tests {
         assert_eq!(error("dropped = 0"), "`dropped = 0`: the comparison is one of <, <=, >, >=, == and !=");
         assert!(error("dropped == -1").contains("`-1` is no limit"));
         assert!(error("dropped == 1.2.3").contains("`1.2.3` is no limit"));
-        assert!(error("respons.p99 < 5ms").starts_with("unknown metric `respons.p99`; did you mean `response.p99`? (known: integrity.{lost,"));
+        assert!(
+            error("respons.p99 < 5ms").starts_with("unknown metric `respons.p99`; did you mean `response.p99`? (known: integrity.{lost,")
+        );
     }
 
     #[test]

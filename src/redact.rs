@@ -143,7 +143,10 @@ mod tests {
     fn passwords_in_urls_are_hidden_wherever_they_stand() {
         assert_eq!(redact_url("postgres://bob:s3cret@db:5432/x"), "postgres://bob:***@db:5432/x");
         assert_eq!(redact_url("at \"mysql://bob:p@ss/w#rd@db/x\": refused"), "at \"mysql://bob:***@db/x\": refused");
-        assert_eq!(redact_url("postgres://bob@db/x?sslmode=require&sslpassword=abc"), "postgres://bob@db/x?sslmode=require&sslpassword=***");
+        assert_eq!(
+            redact_url("postgres://bob@db/x?sslmode=require&sslpassword=abc"),
+            "postgres://bob@db/x?sslmode=require&sslpassword=***"
+        );
         assert_eq!(redact_url("two: a://b:c@d and e://f:g@h."), "two: a://b:***@d and e://f:***@h.");
         assert_eq!(redact_url("sqlite:///tmp/x.db, no secret: 5 @ 6"), "sqlite:///tmp/x.db, no secret: 5 @ 6");
     }

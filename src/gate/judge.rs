@@ -53,7 +53,8 @@ impl Gate {
 
     fn compared(&self, actual: f64, place: &str) -> GateResult {
         let verdict = if self.op.holds(actual, self.limit) { Verdict::Pass } else { Verdict::Fail };
-        let message = format!("{} is {}{}, asked for {} {}{}{place}", self.metric, tidy(actual), self.unit, self.op, tidy(self.limit), self.unit);
+        let message =
+            format!("{} is {}{}, asked for {} {}{}{place}", self.metric, tidy(actual), self.unit, self.op, tidy(self.limit), self.unit);
         self.result(verdict, Some(actual), message)
     }
 }
@@ -158,17 +159,26 @@ fn judge_integrity(gate: &Gate, finding: Finding, integrity: Option<&Integrity>)
         Some(integrity) if integrity.verdict == IntegrityVerdict::Inconclusive => {
             inconclusive(integrity.reason.as_deref().unwrap_or("verification was not finished"))
         }
-        Some(integrity) => found(integrity, finding).map_or_else(|| inconclusive("no data"), |value| gate.compared(gate.unit.of(value), "")),
+        Some(integrity) => {
+            found(integrity, finding).map_or_else(|| inconclusive("no data"), |value| gate.compared(gate.unit.of(value), ""))
+        }
     }
 }
 
 /// A window gate must hold in every window; a miss anywhere outweighs a window without data.
 fn judge_windows(gate: &Gate, length: Duration, windows: &[Sample]) -> GateResult {
     let length = humantime::format_duration(length);
-    let worst = windows.iter().filter_map(|w| gate.measure(w).map(|v| (v, w))).max_by(|(a, _), (b, _)| badness(gate, *a).total_cmp(&badness(gate, *b)));
+    let worst = windows
+        .iter()
+        .filter_map(|w| gate.measure(w).map(|v| (v, w)))
+        .max_by(|(a, _), (b, _)| badness(gate, *a).total_cmp(&badness(gate, *b)));
     let without = windows.iter().filter(|w| gate.measure(w).is_none()).count();
     let Some((actual, window)) = worst else {
-        let why = if windows.is_empty() { format!("no whole window of {length} in phase {}", gate.phase.as_str()) } else { "no window has data".to_owned() };
+        let why = if windows.is_empty() {
+            format!("no whole window of {length} in phase {}", gate.phase.as_str())
+        } else {
+            "no window has data".to_owned()
+        };
         return gate.result(Verdict::Inconclusive, None, format!("{}: {why}", gate.metric));
     };
     let place = format!(" (worst of {} windows of {length}, from {:.0} s)", windows.len(), window.start.as_secs_f64());
@@ -226,7 +236,9 @@ fn integrity_holds(integrity: Option<&Integrity>) -> GateResult {
     };
     let reason = |default: &str| integrity.reason.clone().unwrap_or_else(|| default.to_owned());
     match integrity.verdict {
-        IntegrityVerdict::Holds => implied(gate, Verdict::Pass, integrity.rate, format!("{} rows read back, all of them right", integrity.checked)),
+        IntegrityVerdict::Holds => {
+            implied(gate, Verdict::Pass, integrity.rate, format!("{} rows read back, all of them right", integrity.checked))
+        }
         IntegrityVerdict::Violated => implied(gate, Verdict::Fail, integrity.rate, reason("integrity is violated")),
         IntegrityVerdict::Inconclusive => implied(gate, Verdict::Inconclusive, integrity.rate, reason("verification was not finished")),
     }
@@ -252,7 +264,8 @@ fn lag_within(limit: Duration, main: Option<&Sample>) -> GateResult {
     let limit_ms = limit.as_secs_f64() * 1000.0;
     let lag = main.map(|sample| &sample.latency.lag);
     if let Some(p99) = lag.and_then(|l| l.p99_ms) {
-        let mend = if p99 <= limit_ms { "" } else { ": this machine could not offer the load in time; lower the rate or raise load.lag_limit" };
+        let mend =
+            if p99 <= limit_ms { "" } else { ": this machine could not offer the load in time; lower the rate or raise load.lag_limit" };
         return offered(&gate, p99 <= limit_ms, p99, format!("lag.p99 is {}ms{mend}", tidy(p99)));
     }
     // Too few samples for a p99, but it cannot lie above the maximum.
@@ -372,7 +385,10 @@ mod tests {
         let on = |integrity: Option<&Integrity>| judged("integrity.lost == 0".parse().unwrap(), None, Vec::new(), integrity);
         assert_eq!(on(None), (Verdict::Inconclusive, None, "integrity.lost: not verified".into()));
         assert_eq!(on(Some(&integrity(IntegrityVerdict::Holds, 0))).0, Verdict::Pass);
-        assert_eq!(on(Some(&integrity(IntegrityVerdict::Violated, 3))), (Verdict::Fail, Some(3.0), "integrity.lost is 3, asked for == 0".into()));
+        assert_eq!(
+            on(Some(&integrity(IntegrityVerdict::Violated, 3))),
+            (Verdict::Fail, Some(3.0), "integrity.lost is 3, asked for == 0".into())
+        );
         assert_eq!(on(Some(&integrity(IntegrityVerdict::Inconclusive, 0))).0, Verdict::Inconclusive);
         let rate = judged("integrity.rate >= 99.9%".parse().unwrap(), None, Vec::new(), Some(&integrity(IntegrityVerdict::Violated, 3)));
         assert_eq!((rate.0, rate.1), (Verdict::Pass, Some(99.9)));
@@ -391,7 +407,10 @@ mod tests {
         let gap = on("response.p99 < 50ms", vec![sample(0, Some(10.0)), sample(10, None)]);
         assert_eq!((gap.0, gap.1), (Verdict::Inconclusive, Some(10.0)));
         assert_eq!(on("response.p99 < 5ms", vec![sample(0, Some(10.0)), sample(10, None)]).0, Verdict::Fail);
-        assert_eq!(on("response.p99 < 50ms", Vec::new()), (Verdict::Inconclusive, None, "response.p99: no whole window of 10s in phase main".into()));
+        assert_eq!(
+            on("response.p99 < 50ms", Vec::new()),
+            (Verdict::Inconclusive, None, "response.p99: no whole window of 10s in phase main".into())
+        );
     }
 
     fn load(executor: Executor) -> Load {
@@ -417,7 +436,10 @@ mod tests {
         );
         let failing = implied_by(&[], Executor::ConstantVus, sample(0, None), Some(&integrity(IntegrityVerdict::Violated, 3)));
         assert_eq!(failing.iter().map(|(_, v)| *v).collect::<Vec<_>>(), [Verdict::Fail, Verdict::Fail]);
-        assert_eq!(implied_by(&["unknown <= 4"], Executor::ConstantVus, sample(0, None), None), [("integrity holds".to_owned(), Verdict::Inconclusive)]);
+        assert_eq!(
+            implied_by(&["unknown <= 4"], Executor::ConstantVus, sample(0, None), None),
+            [("integrity holds".to_owned(), Verdict::Inconclusive)]
+        );
         assert_eq!(implied_by(&[], Executor::ConstantVus, Sample::default(), Some(&holds))[1].1, Verdict::Inconclusive);
     }
 
@@ -428,7 +450,11 @@ mod tests {
         let rate_gate = "offered_rate within 1 % of the rate asked for".to_owned();
         assert_eq!(
             of(&[], sample(0, None)),
-            [("lag.p99 <= 10ms".to_owned(), Verdict::Pass), ("dropped == 0".to_owned(), Verdict::Inconclusive), (rate_gate.clone(), Verdict::Pass)]
+            [
+                ("lag.p99 <= 10ms".to_owned(), Verdict::Pass),
+                ("dropped == 0".to_owned(), Verdict::Inconclusive),
+                (rate_gate.clone(), Verdict::Pass)
+            ]
         );
         let mut late = sample(0, None);
         late.latency.lag.p99_ms = Some(10.5);

@@ -46,13 +46,16 @@ pub(super) fn server_problem(database: Database, url: &str, allow_hosts: &[Strin
         return Some(format!("names no database; {shape}"));
     }
     // A host in the query would replace the one everybody sees.
-    let socket = parsed.query_pairs().find(|(key, _)| matches!(key.as_ref(), "host" | "hostaddr" | "socket")).map(|(_, value)| value.into_owned());
+    let socket =
+        parsed.query_pairs().find(|(key, _)| matches!(key.as_ref(), "host" | "hostaddr" | "socket")).map(|(_, value)| value.into_owned());
     let host = match socket.or_else(|| parsed.host_str().map(percent_decode)) {
         Some(host) if !host.is_empty() => host,
         _ => return Some(format!("names no host; {shape}")),
     };
     let allowed = host.starts_with('/') || is_loopback(&host) || allow_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(&host));
-    (!allowed).then(|| format!("host `{host}` is beyond loopback; if it may be put under load, add it to target.allow_hosts or give --allow-host {host}"))
+    (!allowed).then(|| {
+        format!("host `{host}` is beyond loopback; if it may be put under load, add it to target.allow_hosts or give --allow-host {host}")
+    })
 }
 
 /// Whether `host` is this machine by its very name.
@@ -94,13 +97,15 @@ pub fn apply_database_url(scenario: &mut Scenario, url: &str) -> Result<Vec<Stri
         notes.push(format!("ignored: workload.batch_insert.method `{}` is not for {}; auto is used", word(method), name_of(database)));
         *method = Method::Auto;
     }
-    let problems: Vec<String> = rules::check(scenario).into_iter().map(|(path, message)| format!("--database-url: {path}: {message}")).collect();
+    let problems: Vec<String> =
+        rules::check(scenario).into_iter().map(|(path, message)| format!("--database-url: {path}: {message}")).collect();
     if problems.is_empty() { Ok(notes) } else { Err(redact(&problems.join("\n"), &secrets_of_url(url))) }
 }
 
 /// The settings of `config` that say anything.
 fn sqlite_settings(config: &SqliteConfig) -> Vec<&'static str> {
-    let said = [("path", config.path.is_some()), ("profile", config.profile != PragmaProfile::Default), ("pragmas", !config.pragmas.is_empty())];
+    let said =
+        [("path", config.path.is_some()), ("profile", config.profile != PragmaProfile::Default), ("pragmas", !config.pragmas.is_empty())];
     said.into_iter().filter(|(_, said)| *said).map(|(key, _)| key).collect()
 }
 
@@ -148,7 +153,10 @@ mod tests {
     }
 
     fn sqlite(method: &str) -> Scenario {
-        scenario(serde_json::json!({"sqlite": {"path": "a.db", "profile": "off", "pragmas": {"cache_size": -1000}}, "pool": {"size": 3}}), method)
+        scenario(
+            serde_json::json!({"sqlite": {"path": "a.db", "profile": "off", "pragmas": {"cache_size": -1000}}, "pool": {"size": 3}}),
+            method,
+        )
     }
 
     #[test]
@@ -187,7 +195,10 @@ mod tests {
     #[test]
     fn a_url_that_cannot_be_used_is_refused_without_its_password() {
         let error = |url: &str| apply_database_url(&mut sqlite("auto"), url).unwrap_err();
-        assert_eq!(error("oracle://bob:s3cret@h/x"), "--database-url oracle://bob:***@h/x: write sqlite://path, postgres://… or mysql://… (mariadb://…)");
+        assert_eq!(
+            error("oracle://bob:s3cret@h/x"),
+            "--database-url oracle://bob:***@h/x: write sqlite://path, postgres://… or mysql://… (mariadb://…)"
+        );
         assert_eq!(
             error("postgres://bob:s3cret@db.example.org/x"),
             "--database-url: target.postgres.url: host `db.example.org` is beyond loopback; if it may be put under load, add it to target.allow_hosts or give --allow-host db.example.org"
@@ -202,11 +213,20 @@ mod tests {
 
     #[test]
     fn the_host_that_counts_is_the_one_that_is_connected_to() {
-        let problem = |url: &str, hosts: &[&str]| server_problem(Database::Postgres, url, &hosts.iter().map(|&h| h.to_owned()).collect::<Vec<_>>());
-        for fine in ["postgres://127.0.0.1/x", "postgres://[::1]:5432/x", "postgresql://LOCALHOST/x", "postgres:///x?host=/run/postgresql", "postgres://%2Frun/x"] {
+        let problem =
+            |url: &str, hosts: &[&str]| server_problem(Database::Postgres, url, &hosts.iter().map(|&h| h.to_owned()).collect::<Vec<_>>());
+        for fine in [
+            "postgres://127.0.0.1/x",
+            "postgres://[::1]:5432/x",
+            "postgresql://LOCALHOST/x",
+            "postgres:///x?host=/run/postgresql",
+            "postgres://%2Frun/x",
+        ] {
             assert_eq!(problem(fine, &[]), None, "{fine}");
         }
-        assert!(problem("postgres://127.0.0.1/x?host=evil.example.org", &[]).unwrap().starts_with("host `evil.example.org` is beyond loopback"));
+        assert!(
+            problem("postgres://127.0.0.1/x?host=evil.example.org", &[]).unwrap().starts_with("host `evil.example.org` is beyond loopback")
+        );
         assert_eq!(problem("postgres://db.lan/x", &["DB.lan"]), None);
         assert!(problem("mysql://127.0.0.1/x", &[]).unwrap().starts_with("begins with `mysql:`"));
     }

@@ -30,7 +30,9 @@ fn visit(node: &mut Node, path: &mut Vec<String>, env: &dyn Fn(&str) -> Option<S
                 *text = resolved;
                 found.secrets.extend(secrets(node, path, taken));
             }
-            Err(messages) => found.refusals.extend(messages.into_iter().map(|message| Refusal { at, message: format!("{}: {message}", path.join(".")) })),
+            Err(messages) => {
+                found.refusals.extend(messages.into_iter().map(|message| Refusal { at, message: format!("{}: {message}", path.join(".")) }))
+            }
         },
         Kind::Scalar { .. } => {}
         Kind::List(items) => {
@@ -87,13 +89,17 @@ fn resolve(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<(String, 
         let (name, default) = reference[..end].split_once(":-").map_or((&reference[..end], None), |(name, default)| (name, Some(default)));
         rest = &reference[end + 1..];
         match (is_name(name), env(name).filter(|v| !v.is_empty() || default.is_none()), default) {
-            (false, ..) => problems.push(format!("`${{{name}}}` is no variable; write ${{NAME}} or ${{NAME:-default}}, and `$$` for a dollar sign")),
+            (false, ..) => {
+                problems.push(format!("`${{{name}}}` is no variable; write ${{NAME}} or ${{NAME:-default}}, and `$$` for a dollar sign"))
+            }
             (_, Some(value), _) => {
                 out.push_str(&value);
                 taken.push(value);
             }
             (_, None, Some(default)) => out.push_str(default),
-            (_, None, None) => problems.push(format!("environment variable {name} is not set; set it, or give a default: ${{{name}:-value}}")),
+            (_, None, None) => {
+                problems.push(format!("environment variable {name} is not set; set it, or give a default: ${{{name}:-value}}"))
+            }
         }
     }
     out.push_str(rest);
@@ -131,7 +137,8 @@ mod tests {
 
     #[test]
     fn plain_scalars_get_their_type_after_interpolation() {
-        let (value, secrets) = resolved("a: ${ROWS}\nb: \"${ROWS}\"\nc: ${NO:-5}\nd: ${NO:-x}-${ROWS}\ne: $$5 $ ${EMPTY:-7}\nf: x${EMPTY}y\n");
+        let (value, secrets) =
+            resolved("a: ${ROWS}\nb: \"${ROWS}\"\nc: ${NO:-5}\nd: ${NO:-x}-${ROWS}\ne: $$5 $ ${EMPTY:-7}\nf: x${EMPTY}y\n");
         assert_eq!(value, json!({"a": 2000, "b": "2000", "c": 5, "d": "x-2000", "e": "$5 $ 7", "f": "xy"}));
         assert_eq!(secrets, ["2000", "2000"]);
     }

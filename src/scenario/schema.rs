@@ -122,9 +122,10 @@ fn branch<'a>(context: &'a [Vec<ValidationError<'static>>], at: &str) -> Option<
 }
 
 fn unknown_key(parent: &Value, path: &[String], key: &str) -> Finding {
-    let known: Vec<&str> = parent.get("properties").and_then(Value::as_object).map_or(Vec::new(), |keys| keys.keys().map(String::as_str).collect());
-    let near = nearest(key, known.iter().copied()).map_or(String::new(), |near| format!("did you mean `{near}`? "));
-    let message = format!("unknown key; {near}(known: {})", known.join(", "));
+    let known: Vec<&str> =
+        parent.get("properties").and_then(Value::as_object).map_or(Vec::new(), |keys| keys.keys().map(String::as_str).collect());
+    let near = nearest(key, known.iter().copied()).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+    let message = format!("unknown key{near} (known: {})", known.join(", "));
     let path = [path, &[key.to_owned()]].concat();
     Finding { spoilt: path.clone(), path, message, is_key: true }
 }
@@ -149,7 +150,10 @@ fn choices(parent: &Value, found: &Value) -> String {
     if found.is_null() {
         return format!("has no value; write one of {}, or remove the key", words.join(", "));
     }
-    let near = found.as_str().and_then(|word| nearest(word, words.iter().copied())).map_or(String::new(), |near| format!("did you mean `{near}`? "));
+    let near = found
+        .as_str()
+        .and_then(|word| nearest(word, words.iter().copied()))
+        .map_or(String::new(), |near| format!("did you mean `{near}`? "));
     format!("{} is none of the choices; {near}write one of {}", shown(found), words.join(", "))
 }
 
@@ -176,6 +180,7 @@ fn expected(schema: &Value) -> String {
 
 fn example(schema: &Value) -> String {
     match schema.get("type").and_then(Value::as_str) {
+        Some("object") if schema.get("required").is_some() => "its keys below it, indented".to_owned(),
         Some("object") => "{} for the defaults".to_owned(),
         Some("array") => "[] for none".to_owned(),
         _ => expected(schema),
