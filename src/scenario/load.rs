@@ -346,4 +346,25 @@ color: red
         std::fs::write(&file, "just text").unwrap();
         assert!(told(&file).ends_with(":1:1: expected a mapping, found \"just text\""), "{}", told(&file));
     }
+
+    #[test]
+    fn numbers_beyond_their_type_have_a_place_too() {
+        assert_eq!(problems(FINE, &["seed=1e20"]), ["--set seed: is 1e+20; at most 18446744073709551615 is possible"]);
+        assert_eq!(
+            problems(FINE, &["target.sqlite.pragmas.cache_size=1e19"]),
+            ["--set target.sqlite.pragmas.cache_size: is 1e+19; at most 9223372036854775807 is possible"]
+        );
+        assert_eq!(loaded(FINE, &["seed=18446744073709551615"]).unwrap().scenario.seed, u64::MAX);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_brings_it_down(at in 0..FINE.len(), length in 0usize..20, patch in "[ -~\\n]{0,12}|&a|\\*a|[0-9e.+-]{1,24}|[\\[\\]{}]{0,90}") {
+            let end = (at + length).min(FINE.len());
+            let text = format!("{}{patch}{}", &FINE[..at], &FINE[end..]);
+            if let Err(told) = loaded(&text, &[]) {
+                proptest::prop_assert!(told.starts_with("x.yaml:") && !told.contains("cannot be read"), "{told}\n{text}");
+            }
+        }
+    }
 }
