@@ -269,9 +269,9 @@ impl FromStr for Metric {
         };
         found.ok_or_else(|| {
             let names = Metric::names();
-            let near =
-                crate::scenario::nearest(text, names.iter().map(String::as_str)).map_or(String::new(), |n| format!("did you mean `{n}`? "));
-            format!("unknown metric `{text}`; {near}(known: {})", Metric::families())
+            let near = crate::scenario::nearest(text, names.iter().map(String::as_str))
+                .map_or(String::new(), |n| format!("; did you mean `{n}`?"));
+            format!("unknown metric `{text}`{near} (known: {})", Metric::families())
         })
     }
 }

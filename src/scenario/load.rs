@@ -170,3 +170,201 @@ fn check(tree: &Node, instance: &Value, problems: &mut Vec<Problem>) -> Option<S
     }
     Some(scenario)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const FINE: &str = "name: t\ntarget: {sqlite: {}}\nworkload: {batch_insert: {rows: 10}}\nload: {executor: shared-iterations}\n";
+
+    fn env(name: &str) -> Option<String> {
+        match name {
+            "PW" => Some("hunter22".into()),
+            "ROWS" => Some("77".into()),
+            _ => None,
+        }
+    }
+
+    fn loaded(text: &str, overrides: &[&str]) -> Result<Loaded, String> {
+        let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
+        from_text("x.yaml", text, &overrides, &env).map_err(|problems| problems.to_string())
+    }
+
+    fn problems(text: &str, overrides: &[&str]) -> Vec<String> {
+        loaded(text, overrides).unwrap_err().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_file_of_the_scenario_set_is_valid_under_the_schema_and_loads() {
+        let schema = schema::json_schema();
+        let mut names = Vec::new();
+        for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios")).unwrap() {
+            let path = file.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let mut tree = tree::parse(&text).0.unwrap();
+            assert_eq!(interpolate::interpolate(&mut tree, &|_| None).refusals, []);
+            let instance = tree.to_json();
+            assert!(jsonschema::is_valid(&schema, &instance), "{path:?}");
+            let loaded = load(&path, &[], &|_| None).map_err(|p| p.to_string()).unwrap();
+            assert_eq!(loaded.scenario.name, path.file_stem().unwrap().to_str().unwrap());
+            assert!(
+                text.starts_with("# For ") && text.contains(&format!("batchsql run scenarios/{}.yaml", loaded.scenario.name)),
+                "{path:?}"
+            );
+            // What reports keep is a valid scenario again.
+            let resolved = serde_json::to_value(&loaded.scenario).unwrap();
+            assert_eq!(schema::validate(&resolved), [], "{path:?}");
+            names.push(loaded.scenario.name);
+        }
+        assert!(names.len() >= 12, "{names:?}");
+    }
+
+    #[test]
+    fn what_was_loaded_is_typed_and_knows_its_secrets() {
+        let text = "name: t\ntarget: {postgres: {url: \"postgres://bob:${PW}@localhost/x\"}}\nworkload: {batch_insert: {rows: '${NO:-x}'}}\nload: {executor: shared-iterations}\n";
+        let loaded = loaded(text, &["workload.batch_insert.rows=1e3", "workload.batch_insert.duplicate_keys=5%"]).unwrap();
+        assert_eq!(loaded.scenario.workload.batch_insert.rows, Some(1000));
+        assert_eq!(loaded.scenario.workload.batch_insert.duplicate_keys.0, 0.05);
+        assert_eq!(loaded.scenario.target.postgres.as_ref().unwrap().url, "postgres://bob:hunter22@localhost/x");
+        assert_eq!(loaded.secrets, ["hunter22"]);
+        assert_eq!(loaded.text, text);
+        let kept = crate::redact::redacted_scenario(&loaded.scenario, &loaded.secrets);
+        assert_eq!(kept["target"]["postgres"]["url"], "postgres://bob:***@localhost/x");
+        assert!(!kept.to_string().contains("hunter22"));
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_in_the_order_of_the_text() {
+        let text = "\
+name: t
+target:
+  sqlite: { profile: agressive, pragmas: { page_size: 1000, cachesize: 5 } }
+  postgres:
+workload:
+  batch_insert:
+    rows: 200_000
+    rowz: 5
+    method: copy
+    columns:
+      - { name: id, type: int65, key: yes }
+    pipeline:
+      flush_interval: 5 parsecs
+      flush_size: 0
+      retry: { attempts: 500, base: -1s, factor: 0.5 }
+load:
+  executor: constant-vus
+  rate: 0
+  stages: [{ duration: 10s }]
+  think_time: 5
+gates:
+  - integrity.lots == 0
+  - { gate: response.p99 < 50ms, windw: 10s }
+  - response.p99 < 50
+  - 5
+color: red
+";
+        insta::assert_snapshot!(problems(text, &["load.vuz=5", "name=a/b"]).join("\n"));
+    }
+
+    #[test]
+    fn rules_are_told_beside_what_the_schema_says() {
+        let text =
+            "name: t\ntarget: {sqlite: {}}\nworkload: {batch_insert: {colour: 1, method: copy}}\nload: {executor: constant-vus, vus: 0}\n";
+        assert_eq!(
+            problems(text, &[]),
+            [
+                "x.yaml:3:27: workload.batch_insert.colour: unknown key (known: table, rows, columns, unique_key, content, duplicate_keys, conflict, method, pipeline)",
+                "x.yaml:3:46: workload.batch_insert.method: `copy` is not for SQLite; write method: auto",
+                "x.yaml:4:7: load.duration: is missing; constant-vus needs duration",
+                "x.yaml:4:37: load.vus: is 0; at least 1 is needed",
+            ]
+        );
+    }
+
+    #[test]
+    fn numbers_that_offer_nothing_are_refused() {
+        let with = |set: &[&str]| problems(FINE, set);
+        assert_eq!(with(&["workload.batch_insert.rows=0"]), ["--set workload.batch_insert.rows: is 0; at least 1 is needed"]);
+        let arrival = ["load.executor=constant-arrival-rate", "load.duration=1s"];
+        assert_eq!(with(&[arrival[0], arrival[1], "load.rate=0"]), ["--set load.rate: is 0; more than 0 is needed"]);
+        assert_eq!(
+            with(&[arrival[0], "load.rate=5", "load.duration=-1s"]),
+            ["--set load.duration: \"-1s\" does not fit; expected a duration with its unit: 100ms, 5s, 1m 30s"]
+        );
+        assert_eq!(
+            with(&[arrival[0], "load.rate=5", "load.duration=10"]),
+            ["--set load.duration: expected a duration with its unit: 100ms, 5s, 1m 30s, found the number 10; write 10s or 10ms"]
+        );
+        assert_eq!(with(&[arrival[0], "load.rate=5", "load.duration=0s"]), ["--set load.duration: is 0s; write 1ms to 30days"]);
+        assert_eq!(
+            with(&["load.vuz=3"]),
+            [
+                "--set load.vuz: unknown key; did you mean `vus`? (known: executor, vus, duration, rate, stages, arrivals, warmup, think_time, max_in_flight, saturation, lag_limit)"
+            ]
+        );
+        assert_eq!(with(&["load.vus=null", "wrkload.x=1"]).len(), 1);
+    }
+
+    #[test]
+    fn unknown_variables_and_duplicate_keys_do_not_hide_the_rest() {
+        let text = "name: ${NOPE}\ntarget: {sqlite: {}}\nworkload: {batch_insert: {rows: \"${ROWS}\", rows: 5}}\nload: {executor: ${EXEC}, vus: x}\n";
+        let text = text.replace("executor: ${EXEC}", "executor: '${EXEC}'");
+        assert_eq!(
+            problems(&text, &[]),
+            [
+                "x.yaml:1:7: name: environment variable NOPE is not set; set it, or give a default: ${NOPE:-value}",
+                "x.yaml:3:33: workload.batch_insert.rows: expected a whole number, found \"77\"; write 77",
+                "x.yaml:3:44: key `rows` stands here a second time (first on line 3); keep one",
+                "x.yaml:4:18: load.executor: environment variable EXEC is not set; set it, or give a default: ${EXEC:-value}",
+                "x.yaml:4:34: load.vus: expected a whole number, found \"x\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn secrets_are_in_no_message() {
+        let text = FINE.replace("executor: shared-iterations", "executor: '${PW}'");
+        let told = problems(&text, &["target.postgres.url=postgres://u:s3cret@127.0.0.1", "target.sqlite=null"]).join("\n");
+        assert!(told.contains("***") && !told.contains("hunter22") && !told.contains("s3cret"), "{told}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let told = |path: &Path| load(path, &[], &env).unwrap_err().to_string();
+        let missing = directory.path().join("no.yaml");
+        assert!(told(&missing).starts_with(&format!("{}: cannot be read (", missing.display())));
+        assert!(told(directory.path()).contains("cannot be read ("));
+        let file = directory.path().join("long.yaml");
+        std::fs::write(&file, "#".repeat(MAX_BYTES + 1)).unwrap();
+        assert!(told(&file).ends_with("more than 1048576 bytes (1 MiB); a scenario is shorter"));
+        std::fs::write(&file, b"name: \xff\n").unwrap();
+        assert!(told(&file).ends_with("not UTF-8 (byte 7); save it as UTF-8"));
+        std::fs::write(&file, "").unwrap();
+        assert!(told(&file).ends_with(":1:1: empty; a scenario needs at least name, workload and load"));
+        std::fs::write(&file, "just text").unwrap();
+        assert!(told(&file).ends_with(":1:1: expected a mapping, found \"just text\""), "{}", told(&file));
+    }
+
+    #[test]
+    fn numbers_beyond_their_type_have_a_place_too() {
+        assert_eq!(problems(FINE, &["seed=1e20"]), ["--set seed: is 1e+20; at most 18446744073709551615 is possible"]);
+        assert_eq!(
+            problems(FINE, &["target.sqlite.pragmas.cache_size=1e19"]),
+            ["--set target.sqlite.pragmas.cache_size: is 1e+19; at most 9223372036854775807 is possible"]
+        );
+        assert_eq!(loaded(FINE, &["seed=18446744073709551615"]).unwrap().scenario.seed, u64::MAX);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_brings_it_down(at in 0..FINE.len(), length in 0usize..20, patch in "[ -~\\n]{0,12}|&a|\\*a|[0-9e.+-]{1,24}|[\\[\\]{}]{0,90}") {
+            let end = (at + length).min(FINE.len());
+            let text = format!("{}{patch}{}", &FINE[..at], &FINE[end..]);
+            if let Err(told) = loaded(&text, &[]) {
+                proptest::prop_assert!(told.starts_with("x.yaml:") && !told.contains("cannot be read"), "{told}\n{text}");
+            }
+        }
+    }
+}

@@ -31,6 +31,7 @@ pub struct Scenario {
     pub description: String,
     /// Everything random comes from it.
     #[serde(default = "default_seed")]
+    #[schemars(range(max = 18_446_744_073_709_551_615_u64))]
     pub seed: u64,
     /// What is driven: exactly one of `sqlite`, `postgres`, `mysql`.
     #[serde(default)]
@@ -141,7 +142,7 @@ pub enum Pragma {
 #[serde(untagged)]
 pub enum PragmaValue {
     /// e.g. `cache_size: -64000`.
-    Number(i64),
+    Number(#[schemars(range(min = -9_223_372_036_854_775_808_i64, max = 9_223_372_036_854_775_807_i64))] i64),
     /// e.g. `journal_mode: WAL`.
     Word(String),
 }

@@ -152,8 +152,7 @@ fn rows(scenario: &Scenario) -> String {
         (Some(rows), Some(cap), Some(due)) if due > cap as f64 => {
             format!("{} (the cap; the load alone would be {})", grouped(rows), grouped(due))
         }
-        (Some(rows), _, Some(_)) => format!("{}, warm-up included", grouped(rows)),
-        (Some(rows), ..) => format!("{}, warm-up included", grouped(rows)),
+        (Some(rows), ..) => format!("{}{}", grouped(rows), if scenario.load.warmup.0.is_zero() { "" } else { ", warm-up included" }),
         (None, Some(cap), _) => format!("as many as the target takes in the time, at most {}", grouped(cap as f64)),
         (None, ..) => "as many as the target takes in the time".to_owned(),
     };
@@ -248,7 +247,9 @@ fn gates(scenario: &Scenario) -> Vec<String> {
         let window = gate.window.map_or(String::new(), |w| format!(", in every window of {}", humantime::format_duration(w)));
         let abort =
             gate.abort_after.map_or(String::new(), |a| format!(", stops the load when missed for {}", humantime::format_duration(a)));
-        format!("{} (phase {}{window}{abort})", gate.text, gate.phase.as_str())
+        let stretch =
+            if matches!(gate.metric, Metric::Integrity(_)) { "whole run".to_owned() } else { format!("phase {}", gate.phase.as_str()) };
+        format!("{} ({stretch}{window}{abort})", gate.text)
     }));
     lines
 }
@@ -298,4 +299,66 @@ fn bytes(value: f64) -> String {
     let step = (0..units.len() - 1).find(|&n| value / 1000_f64.powi(n as i32) < 1000.0).unwrap_or(units.len() - 1);
     let value = value / 1000_f64.powi(step as i32);
     if step == 0 { format!("{value:.0} bytes") } else { format!("{value:.1} {}", units[step]) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn scenario(value: Value) -> Scenario {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn quickstart() -> Value {
+        json!({
+            "name": "quickstart", "target": {"sqlite": {}},
+            "workload": {"batch_insert": {"rows": 200_000, "pipeline": {"flush_size": 1000}}},
+            "load": {"executor": "shared-iterations"}, "gates": ["integrity.lost == 0"]
+        })
+    }
+
+    #[test]
+    fn a_closed_load_goes_as_fast_as_the_target_allows() {
+        insta::assert_snapshot!(plan(&scenario(quickstart()), &["CREATE TABLE a (\n  id INTEGER\n)".into(), "CREATE INDEX b".into()]));
+    }
+
+    #[test]
+    fn a_ramp_is_shown_as_a_table_and_passwords_are_not() {
+        let value = json!({
+            "name": "ramp", "target": {"postgres": {"url": "postgres://bob:s3cret@127.0.0.1/x"}},
+            "workload": {"batch_insert": {"rows": 150_000, "duplicate_keys": 0.1, "conflict": "ignore"}},
+            "load": {
+                "executor": "ramping-arrival-rate", "rate": 2000, "arrivals": "poisson", "warmup": "5s", "saturation": "drop",
+                "stages": [{"duration": "30s", "target": 4000}, {"duration": "30s", "target": 0}]
+            },
+            "gates": ["error_rate < 1%", {"gate": "response.p99 < 50ms", "window": "10s", "abort": true}]
+        });
+        insta::assert_snapshot!(plan(&scenario(value), &[]));
+    }
+
+    #[test]
+    fn a_rows_bytes_and_longest_values_come_of_its_columns() {
+        let insert = scenario(quickstart()).workload.batch_insert;
+        // 3 texts of 12 to 40 characters, three values of 8 bytes, one boolean.
+        assert_eq!(insert.mean_row_bytes(), 3.0 * 26.0 + 3.0 * 8.0 + 1.0);
+        let table = insert.table();
+        assert_eq!((table.name.as_str(), table.key, table.unique_key), ("integration_test", 0, true));
+        assert_eq!(table.columns.iter().map(|c| c.max_len).collect::<Vec<_>>(), [0, 40, 40, 40, 0, 0, 0]);
+        let mut value = quickstart();
+        value["workload"]["batch_insert"]["columns"] = json!([
+            {"name": "a", "type": "bytes", "size": {"min": 10, "max": 30}, "nullable": true}, {"name": "id", "type": "int64", "key": true}
+        ]);
+        value["workload"]["batch_insert"]["content"] = json!({"nulls": 0.5});
+        let insert = scenario(value).workload.batch_insert;
+        assert_eq!((insert.mean_row_bytes(), insert.table().key, insert.table().columns[0].max_len), (18.0, 1, 30));
+    }
+
+    #[test]
+    fn numbers_are_written_for_people() {
+        assert_eq!((grouped(2_000_000.0), grouped(999.0), grouped(1234.5)), ("2,000,000".into(), "999".into(), "1,234.5".into()));
+        assert_eq!((bytes(999.0), bytes(1000.0), bytes(2.06e7)), ("999 bytes".into(), "1.0 kB".into(), "20.6 MB".into()));
+    }
 }

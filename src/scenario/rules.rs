@@ -60,7 +60,7 @@ impl Rules {
         // It names files.
         let unfit = |c: char| matches!(c, '/' | '\\') || c.is_control();
         self.when(name.trim().is_empty() || name.chars().count() > 100 || name.starts_with('.') || name.contains(unfit), "name", || {
-            "names files too: 1 to 100 characters, no slash, backslash or control character, no dot at its beginning".to_owned()
+            format!("{name:?} cannot name files too; write 1 to 100 characters without slash, backslash or control character, no dot first")
         });
         let prefix = &scenario.metrics.prefix;
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -318,4 +318,232 @@ fn pragma_problem(pragma: Pragma, value: &PragmaValue) -> Option<&'static str> {
         ),
     };
     (!fits).then_some(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What the rules say of quickstart's like with `changes` (pointer, value) made.
+    fn told(changes: &[(&str, Value)]) -> Vec<(String, String)> {
+        let mut scenario = json!({
+            "name": "t", "target": {"sqlite": {}}, "workload": {"batch_insert": {"rows": 10, "pipeline": {}, "content": {}}},
+            "load": {"executor": "shared-iterations"}, "metrics": {}, "verify": {}
+        });
+        for (pointer, value) in changes {
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            scenario.pointer_mut(parent).unwrap()[key] = value.clone();
+        }
+        check(&serde_json::from_value(scenario).unwrap())
+    }
+
+    fn one(changes: &[(&str, Value)]) -> String {
+        let told = told(changes);
+        assert_eq!(told.len(), 1, "{told:?}");
+        format!("{}: {}", told[0].0, told[0].1)
+    }
+
+    const INSERT: &str = "/workload/batch_insert";
+
+    #[test]
+    fn a_sound_scenario_passes() {
+        assert_eq!(told(&[]), []);
+    }
+
+    #[test]
+    fn a_target_is_exactly_one_database() {
+        assert_eq!(one(&[("/target", json!({}))]), "target: has no database; add one of sqlite: {}, postgres: {url: …} or mysql: {url: …}");
+        let both = json!({"sqlite": {}, "mysql": {"url": "mysql://u@localhost/x"}});
+        assert_eq!(one(&[("/target", both)]), "target: has sqlite and mysql; keep one of them");
+        assert!(
+            one(&[("/target", json!({"postgres": {"url": "postgres://u@db.lan/x"}}))])
+                .starts_with("target.postgres.url: host `db.lan` is beyond")
+        );
+        assert!(one(&[("/target", json!({"sqlite": {"path": ":memory:"}}))]).starts_with("target.sqlite.path: is in memory"));
+        let pool = json!({"sqlite": {}, "pool": {"acquire_timeout": "0s"}});
+        assert_eq!(one(&[("/target", pool)]), "target.pool.acquire_timeout: is 0s; write 1ms to 1day");
+    }
+
+    #[test]
+    fn pragmas_take_what_sqlite_takes() {
+        let pragma = |name: &str, value: Value| told(&[("/target", json!({"sqlite": {"pragmas": {name: value}}}))]);
+        for (name, value) in
+            [("journal_mode", json!("wal")), ("synchronous", json!(1)), ("page_size", json!(4096)), ("foreign_keys", json!("ON"))]
+        {
+            assert_eq!(pragma(name, value), [], "{name}");
+        }
+        assert_eq!(
+            pragma("journal_mode", json!("fast")),
+            [(
+                "target.sqlite.pragmas.journal_mode".to_owned(),
+                "is \"fast\"; write DELETE, TRUNCATE, PERSIST, MEMORY, WAL or OFF".to_owned()
+            )]
+        );
+        for (name, value) in
+            [("page_size", json!(5000)), ("busy_timeout", json!(-1)), ("max_page_count", json!(0)), ("temp_store", json!("disk"))]
+        {
+            assert_eq!(pragma(name, value).len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_executor_has_its_own_settings() {
+        let load = |load: Value, rows: Value| {
+            let changes = [("/load", load), ("/workload/batch_insert/rows", rows)];
+            told(&changes).into_iter().map(|(path, message)| format!("{path}: {message}")).collect::<Vec<_>>()
+        };
+        let none = Vec::<String>::new();
+        let stages = json!([{"duration": "1s", "target": 5}]);
+        assert_eq!(load(json!({"executor": "constant-vus", "vus": 3, "duration": "1s", "think_time": "1ms"}), Value::Null), none);
+        assert_eq!(load(json!({"executor": "ramping-vus", "stages": stages}), json!(5)), none);
+        assert_eq!(
+            load(json!({"executor": "constant-arrival-rate", "rate": 5, "duration": "1s", "saturation": "drop"}), Value::Null),
+            none
+        );
+        assert_eq!(
+            load(json!({"executor": "ramping-arrival-rate", "rate": 5, "stages": stages, "arrivals": "poisson"}), Value::Null),
+            none
+        );
+        assert_eq!(
+            load(
+                json!({"executor": "shared-iterations", "duration": "1s", "rate": 5, "stages": stages, "arrivals": "poisson"}),
+                Value::Null
+            ),
+            [
+                "load.duration: shared-iterations has no use for duration; remove it",
+                "load.rate: shared-iterations has no use for rate; remove it",
+                "load.stages: shared-iterations has no use for stages; remove it",
+                "workload.batch_insert.rows: is missing; shared-iterations needs rows",
+                "load.arrivals: shared-iterations has no use for arrivals; remove it",
+            ]
+        );
+        assert_eq!(
+            load(json!({"executor": "ramping-arrival-rate", "vus": 2, "think_time": "1s", "duration": "1s"}), Value::Null),
+            [
+                "load.duration: ramping-arrival-rate has no use for duration; remove it",
+                "load.stages: is missing; ramping-arrival-rate needs stages",
+                "load.vus: ramping-arrival-rate has no use for vus; remove it",
+                "load.think_time: ramping-arrival-rate has no use for think_time; remove it",
+            ]
+        );
+        assert_eq!(
+            load(json!({"executor": "ramping-vus", "vus": 1, "stages": [{"duration": "0s", "target": 1.5}]}), Value::Null),
+            [
+                "load.vus: ramping-vus has no use for vus; remove it",
+                "load.stages.0.duration: is 0s; write 1ms to 30days",
+                "load.stages.0.target: 1.5 is no number of workers; write 0 to 100000",
+            ]
+        );
+        assert_eq!(
+            load(json!({"executor": "ramping-arrival-rate", "warmup": "1s", "stages": [{"duration": "1s", "target": 0}]}), Value::Null),
+            [
+                "load.stages: every target is 0, which offers nothing; raise one",
+                "load.warmup: the ramp starts from 0, so that a warm-up offers nothing; add load.rate, or remove it",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_table_has_one_key_and_names_that_can_be_quoted() {
+        let columns = |columns: Value| one(&[("/workload/batch_insert/columns", columns)]);
+        let key = json!({"name": "id", "type": "int64", "key": true});
+        assert!(columns(json!([{"name": "a", "type": "text"}])).starts_with("workload.batch_insert.columns: has 0 keys; mark exactly one"));
+        assert!(columns(json!([key, {"name": "b", "type": "int64", "key": true}])).contains("has 2 keys"));
+        assert!(
+            columns(json!([{"name": "a", "type": "text", "key": true}])).starts_with("workload.batch_insert.columns.0.type: is the key's")
+        );
+        assert!(columns(json!([{"name": "a", "type": "int64", "key": true, "nullable": true}])).contains("cannot be null"));
+        assert!(
+            columns(json!([key, {"name": "ID", "type": "text"}]))
+                .starts_with("workload.batch_insert.columns.1.name: `ID` is there already")
+        );
+        assert!(columns(json!([key, {"name": "batchsql_row", "type": "text"}])).contains("is a reserved name"));
+        assert!(
+            columns(json!([key, {"name": "n", "type": "bool", "size": {"min": 1, "max": 2}}])).contains("only text and bytes have a size")
+        );
+        assert!(columns(json!([key, {"name": "n", "type": "text", "size": {"min": 3, "max": 2}}])).contains("min 3 is above max 2"));
+        for (name, why) in [
+            ("", "is empty"),
+            ("a\0b", "has a control character"),
+            (" a", "begins or ends with a blank"),
+            (&"x".repeat(64), "is longer than 63"),
+        ] {
+            let table = one(&[("/workload/batch_insert/table", json!(name))]);
+            assert!(table.starts_with("workload.batch_insert.table: ") && table.contains(why), "{table}");
+        }
+        assert_eq!(told(&[("/workload/batch_insert/table", json!("we\"ird `t'able"))]), []);
+        assert!(one(&[("/workload/batch_insert/table", json!("BatchSQL_owner"))]).contains("is a reserved name"));
+        assert!(one(&[("/workload/batch_insert/content", json!({"nulls": 0.5}))]).contains("no column is nullable"));
+    }
+
+    #[test]
+    fn indexed_values_fit_into_an_index() {
+        let with = |target: Value, charset: &str, ty: &str, max: u32| {
+            let columns = json!([{"name": "id", "type": "int64", "key": true}, {"name": "t", "type": ty, "index": true, "size": {"min": 0, "max": max}}]);
+            let content = json!({"charset": charset});
+            told(&[("/target", target), ("/workload/batch_insert/columns", columns), ("/workload/batch_insert/content", content)]).len()
+        };
+        let mysql = || json!({"mysql": {"url": "mysql://u@localhost/x"}});
+        let postgres = || json!({"postgres": {"url": "postgres://u@localhost/x"}});
+        assert_eq!((with(mysql(), "ascii", "text", 768), with(mysql(), "ascii", "text", 769)), (0, 1));
+        assert_eq!((with(mysql(), "ascii", "bytes", 3072), with(mysql(), "ascii", "bytes", 3073)), (0, 1));
+        assert_eq!((with(postgres(), "ascii", "text", 2680), with(postgres(), "ascii", "text", 2681)), (0, 1));
+        assert_eq!((with(postgres(), "unicode", "text", 670), with(postgres(), "unicode", "text", 671)), (0, 1));
+        assert_eq!(with(json!({"sqlite": {}}), "unicode", "text", 5_000), 0);
+    }
+
+    #[test]
+    fn writing_needs_a_method_and_a_conflict_that_go_together() {
+        let insert = |key: &str, value: Value| (format!("{INSERT}/{key}"), value);
+        let with = |changes: &[(String, Value)]| one(&changes.iter().map(|(p, v)| (p.as_str(), v.clone())).collect::<Vec<_>>());
+        let not_unique = insert("unique_key", json!(false));
+        assert!(
+            with(&[not_unique.clone(), insert("duplicate_keys", json!(0.1))])
+                .starts_with("workload.batch_insert.duplicate_keys: needs a unique key")
+        );
+        assert!(
+            with(&[not_unique, insert("conflict", json!("ignore"))]).starts_with("workload.batch_insert.conflict: `ignore` never happens")
+        );
+        assert_eq!(
+            with(&[insert("method", json!("unnest"))]),
+            "workload.batch_insert.method: `unnest` is not for SQLite; write method: auto"
+        );
+        let postgres = ("/target".to_owned(), json!({"postgres": {"url": "postgres://u@localhost/x"}}));
+        let copy = [postgres.clone(), insert("method", json!("copy")), insert("conflict", json!("update"))];
+        assert_eq!(with(&copy), "workload.batch_insert.method: `copy` knows only conflict: error, not `update`; write method: auto");
+        assert!(with(&[postgres, insert("method", json!("prepared"))]).contains("`prepared` is not for Postgres"));
+    }
+
+    #[test]
+    fn a_batch_can_fill_and_the_queue_has_a_bound() {
+        let pipeline = |value: Value| one(&[("/workload/batch_insert/pipeline", value)]);
+        assert!(
+            pipeline(json!({"flush_size": 6000}))
+                .starts_with("workload.batch_insert.pipeline.flush_size: 6000 rows never fit into a buffer_size of 5000")
+        );
+        assert!(
+            one(&[("/workload/batch_insert/content/size", json!({"min": 1_000_000, "max": 1_000_000}))])
+                .contains("more than 1 GiB of memory")
+        );
+        assert_eq!(
+            pipeline(json!({"retry": {"base": "3s"}})),
+            "workload.batch_insert.pipeline.retry.base: 3s is above retry.max (2s); lower it"
+        );
+        assert_eq!(
+            one(&[("/load/max_in_flight", json!(100))]),
+            "load.max_in_flight: is below pipeline.flush_size (200), so that no batch could ever fill; raise it"
+        );
+    }
+
+    #[test]
+    fn names_reach_files_and_metrics_safely() {
+        for name in ["", "a/b", "..", "a\\b", "a\nb"] {
+            assert!(one(&[("/name", json!(name))]).starts_with("name: "), "{name:?}");
+        }
+        assert_eq!(told(&[("/name", json!("批量 1"))]), []);
+        assert!(one(&[("/metrics/prefix", json!("9-x"))]).starts_with("metrics.prefix: \"9-x\" cannot begin"));
+    }
 }

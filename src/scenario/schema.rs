@@ -124,8 +124,8 @@ fn branch<'a>(context: &'a [Vec<ValidationError<'static>>], at: &str) -> Option<
 fn unknown_key(parent: &Value, path: &[String], key: &str) -> Finding {
     let known: Vec<&str> =
         parent.get("properties").and_then(Value::as_object).map_or(Vec::new(), |keys| keys.keys().map(String::as_str).collect());
-    let near = nearest(key, known.iter().copied()).map_or(String::new(), |near| format!("did you mean `{near}`? "));
-    let message = format!("unknown key; {near}(known: {})", known.join(", "));
+    let near = nearest(key, known.iter().copied()).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+    let message = format!("unknown key{near} (known: {})", known.join(", "));
     let path = [path, &[key.to_owned()]].concat();
     Finding { spoilt: path.clone(), path, message, is_key: true }
 }
@@ -180,6 +180,7 @@ fn expected(schema: &Value) -> String {
 
 fn example(schema: &Value) -> String {
     match schema.get("type").and_then(Value::as_str) {
+        Some("object") if schema.get("required").is_some() => "its keys below it, indented".to_owned(),
         Some("object") => "{} for the defaults".to_owned(),
         Some("array") => "[] for none".to_owned(),
         _ => expected(schema),
