@@ -62,7 +62,8 @@ impl Link for MyLink {
     }
 
     async fn warnings(&mut self) -> Result<u64, sqlx::Error> {
-        let count = sqlx::raw_sql("SELECT @@warning_count").fetch_one(&mut self.connection).await?;
+        // Not `SELECT @@warning_count`: on MySQL that empties the list.
+        let count = sqlx::raw_sql("SHOW COUNT(*) WARNINGS").fetch_one(&mut self.connection).await?;
         if count.try_get_unchecked::<u64, _>(0)? == 0 {
             return Ok(0);
         }
