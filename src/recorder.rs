@@ -208,10 +208,8 @@ impl Recorder {
                 second.response.record(response);
             }
         }
-        for phase in 0..2 {
-            if rows[phase] > 0 {
-                shard.phases[phase].answer(outcome, rows[phase], service, done);
-            }
+        for (stats, rows) in shard.phases.iter_mut().zip(rows).filter(|(_, rows)| *rows > 0) {
+            stats.answer(outcome, rows, service, done);
         }
         let total = rows[0] + rows[1];
         match outcome {

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::scenario::{Pragma, PragmaProfile, PragmaValue};
-use crate::table::{Cell, Column, Row, RowBlock, Value};
+use crate::table::{Column, Row, RowBlock, Value};
 use crate::target::KeyRange;
 use tokio::sync::mpsc;
 
