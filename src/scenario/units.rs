@@ -39,7 +39,9 @@ impl Serialize for Time {
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
-        humantime::parse_duration(text.trim()).map(Time).map_err(|e| D::Error::custom(format!("{text:?} is no duration ({e}); write e.g. 100ms, 5s or 2m")))
+        humantime::parse_duration(text.trim())
+            .map(Time)
+            .map_err(|e| D::Error::custom(format!("{text:?} is no duration ({e}); write e.g. 100ms, 5s or 2m")))
     }
 }
 
@@ -75,7 +77,10 @@ impl<'de> Deserialize<'de> for Share {
             Form::Number(number) => Some(number),
             Form::Percent(text) => text.trim().strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok()).map(|n| n / 100.0),
         };
-        share.filter(|s| (0.0..=1.0).contains(s)).map(Share).ok_or_else(|| D::Error::custom("a share lies between 0 and 1, e.g. 0.1 or 10%"))
+        share
+            .filter(|s| (0.0..=1.0).contains(s))
+            .map(Share)
+            .ok_or_else(|| D::Error::custom("a share lies between 0 and 1, e.g. 0.1 or 10%"))
     }
 }
 
