@@ -1,10 +1,11 @@
 //! A server under test, a table of the test's own on it, and a second connection that does what a user might.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batchsql::scenario::{self, units::Time};
 use batchsql::table::{Cell, Column, ColumnType, Row, Table, Value};
-use batchsql::target::{Conflict, Failure, KeyRange, Method, Target, WritePlan, Written, mysql, postgres};
+use batchsql::target::{Conflict, Failure, KeyRange, Method, Session, Target, WritePlan, Written, mysql, postgres};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tokio::sync::mpsc;
 
@@ -112,7 +113,12 @@ pub(crate) fn times(statement: Duration) -> scenario::Pool {
 
 /// One batch through a session of its own.
 pub(crate) async fn write(target: &dyn Target, plan: &WritePlan, rows: &[Row]) -> Result<Written, Failure> {
-    target.acquire().await.unwrap().write(plan, rows).await
+    send(&mut target.acquire().await.unwrap(), plan, rows).await
+}
+
+/// One batch through `session`.
+pub(crate) async fn send(session: &mut Box<dyn Session>, plan: &WritePlan, rows: &[Row]) -> Result<Written, Failure> {
+    session.write(&Arc::new(plan.clone()), &Arc::new(rows.to_vec())).await
 }
 
 /// A cell as a value that outlives its block.
