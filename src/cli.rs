@@ -52,6 +52,12 @@ pub struct Scenarios {
     /// Drive this database instead of the scenario's: sqlite://…, postgres://… or mysql://….
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
+    /// Let this host beyond loopback be driven; may be given several times, and replaces the scenario's target.allow_hosts.
+    #[arg(long, value_name = "HOST")]
+    pub allow_host: Vec<String>,
+    /// Let a server beyond loopback be driven without verified TLS.
+    #[arg(long)]
+    pub insecure_tls: bool,
     /// Use this seed instead of the scenario's.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,

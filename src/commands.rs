@@ -83,7 +83,14 @@ struct Loaded {
 }
 
 fn load_scenario(scenarios: &Scenarios, file: &Path) -> anyhow::Result<Loaded> {
-    let load::Loaded { mut scenario, mut secrets, .. } = load::load(file, &scenarios.set, &|name| std::env::var(name).ok())?;
+    let mut overrides = scenarios.set.clone();
+    if !scenarios.allow_host.is_empty() {
+        overrides.push(format!("target.allow_hosts={}", serde_json::json!(scenarios.allow_host)));
+    }
+    if scenarios.insecure_tls {
+        overrides.push("target.insecure_tls=true".to_owned());
+    }
+    let load::Loaded { mut scenario, mut secrets, .. } = load::load(file, &overrides, &|name| std::env::var(name).ok())?;
     let mut notes = Vec::new();
     if let Some(url) = &scenarios.database_url {
         secrets.extend(redact::secrets_of_url(url));
@@ -178,11 +185,11 @@ fn reproduce(file: &Path, seed: u64, secrets: &[String]) -> String {
             None => (argument, None),
         };
         match flag.as_str() {
-            "--set" | "--database-url" | "--before-verify" => {
+            "--set" | "--database-url" | "--allow-host" | "--before-verify" => {
                 let value = value.or_else(|| arguments.next()).unwrap_or_default();
                 words.push(format!("{flag} {}", quote(&redact::redact(&value, secrets))));
             }
-            "--no-verify" => words.push(flag),
+            "--no-verify" | "--insecure-tls" => words.push(flag),
             _ => {}
         }
     }

@@ -21,8 +21,10 @@ pub struct Latency {
 
 const HOUR: u64 = 3_600_000_000_000;
 
-/// A percentile is shown when at least this many answers lie beyond it.
-const BEYOND: f64 = 5.0;
+/// A percentile is shown when at least this many operations lie beyond it, and as many answers: the rows of one batch are answered
+/// together, so a single slow batch must not pass for a tail.
+const OPERATIONS_BEYOND: f64 = 5.0;
+const ANSWERS_BEYOND: f64 = 1.0;
 
 impl Default for Latency {
     fn default() -> Self {
@@ -49,10 +51,12 @@ impl Latency {
         self.answers += other.answers;
     }
 
-    /// The value below which a share `quantile` of the operations lies; `None` if fewer than five answers lie beyond it.
+    /// The value below which a share `quantile` of the operations lies; `None` if fewer than five operations or no whole answer lie
+    /// beyond it.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
-        let enough = self.answers as f64 * (1.0 - quantile) >= BEYOND - 1e-9;
+        let beyond = |count: u64| count as f64 * (1.0 - quantile) + 1e-9;
+        let enough = beyond(self.histogram.len()) >= OPERATIONS_BEYOND && beyond(self.answers) >= ANSWERS_BEYOND;
         enough.then(|| Duration::from_nanos(self.histogram.value_at_quantile(quantile)))
     }
 
@@ -208,10 +212,8 @@ impl Recorder {
                 second.response.record(response);
             }
         }
-        for phase in 0..2 {
-            if rows[phase] > 0 {
-                shard.phases[phase].answer(outcome, rows[phase], service, done);
-            }
+        for (stats, rows) in shard.phases.iter_mut().zip(rows).filter(|(_, rows)| *rows > 0) {
+            stats.answer(outcome, rows, service, done);
         }
         let total = rows[0] + rows[1];
         match outcome {
@@ -384,12 +386,16 @@ mod tests {
     fn a_percentile_needs_answers_beyond_it() {
         let mut latency = Latency::default();
         latency.record_n(MS, 100_000);
-        latency.answers = 499;
-        assert_eq!(latency.summary().p99_ms, None, "499 batches leave fewer than five beyond p99, however many rows they hold");
-        latency.answers = 500;
+        latency.answers = 99;
+        assert_eq!(latency.summary().p99_ms, None, "of 99 batches less than one lies beyond p99, however many rows they hold");
+        latency.answers = 100;
         assert!(latency.summary().p99_ms.is_some());
         assert_eq!(latency.summary().p999_ms, None);
         assert_eq!(Latency::default().summary(), LatencySummary::default());
+        let mut few = Latency::default();
+        few.record_n(MS, 99);
+        few.answers = 99;
+        assert_eq!((few.summary().p95_ms, few.summary().p90_ms.is_some()), (None, true), "five operations beyond p95 need a hundred");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The one value that says what a run found, `report.json` as it is; every other format is a file beside this one that reads it.
 
 pub mod console;
-mod format;
+pub(crate) mod format;
 pub mod junit;
 pub mod markdown;
 #[cfg(test)]

@@ -186,7 +186,7 @@ fn notes(run: &Run, main: &Stats, watched: &Watched) -> Vec<String> {
     }
     let service = latencies(main).service;
     if service.count > 0 && service.p99_ms.is_none() {
-        notes.push("too few batches for a p99: a percentile is shown when at least five answers lie beyond it".to_owned());
+        notes.push("too few batches were answered for a p99: it takes at least a hundred".to_owned());
     }
     notes
 }

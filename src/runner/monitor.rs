@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::observe::Watch;
-use super::progress::{PhaseProgress, thousands};
+use super::progress::PhaseProgress;
 use super::{Run, judge};
 use crate::environment::rss_now;
 use crate::gate::Gate;
@@ -15,6 +15,7 @@ use crate::metrics::PrometheusMetricsReporter;
 use crate::pipeline::{Gauges, Pipeline};
 use crate::recorder::{Phase, Recorder, SecondStats};
 use crate::report::Second;
+use crate::report::format::count;
 use crate::schedule::Schedule;
 use crate::target::Target;
 
@@ -221,10 +222,10 @@ impl State {
         self.acknowledged = acknowledged;
         let (rows, schedule) = (self.rows, &self.schedule);
         self.progress.update(|| {
-            let of = rows.map(|rows| format!(" of {}", thousands(rows))).unwrap_or_default();
+            let of = rows.map(|rows| format!(" of {}", count(rows))).unwrap_or_default();
             let p99 = main.response.quantile(0.99).map_or_else(|| "–".to_owned(), |p99| format!("{:.1} ms", p99.as_secs_f64() * 1e3));
             let end = schedule.end().map(|end| format!("  {:.0} s left", end.saturating_sub(elapsed).as_secs_f64())).unwrap_or_default();
-            format!("{} rows/s  p99 {p99}  {}{of} rows{end}", thousands(rate as u64), thousands(acknowledged))
+            format!("{} rows/s  p99 {p99}  {}{of} rows{end}", count(rate as u64), count(acknowledged))
         });
     }
 }

@@ -10,9 +10,10 @@ use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::progress::{PhaseProgress, thousands};
+use super::progress::PhaseProgress;
 use super::{Progress, Run};
 use crate::ledger;
+use crate::report::format::count;
 use crate::report::{Integrity, IntegrityVerdict};
 use crate::scenario::Scenario;
 use crate::table::Table;
@@ -102,7 +103,7 @@ async fn read_back(
                 Some(Ok(found)) => findings = findings.merge(found?),
                 Some(Err(error)) => return Err(TargetError::Failed(format!("verification failed: {error}"))),
             },
-            _ = ticks.tick() => progress.update(|| format!("{} rows read back", thousands(checked.load(Ordering::Relaxed)))),
+            _ = ticks.tick() => progress.update(|| format!("{} rows read back", count(checked.load(Ordering::Relaxed)))),
         }
     }
 }

@@ -10,8 +10,9 @@ use crate::ledger::{FILE, Header, LedgerWriter, Outcome, VERSION};
 use crate::report::{Integrity, IntegrityVerdict};
 use crate::scenario::units::Share;
 use crate::scenario::{BatchInsert, default_columns};
-use crate::table::{Cell, ColumnType, Row, RowBlock, Value, write_decimal};
+use crate::table::{Row, Value};
 use crate::target::Conflict;
+use crate::target::mock::block;
 use crate::workload::batch_insert::Generator;
 
 const SEED: u64 = 42;
@@ -88,30 +89,6 @@ impl Case {
         }
         expectation.conclude(findings, 0.0)
     }
-}
-
-fn block(table: &crate::table::Table, rows: &[&Row]) -> RowBlock {
-    let mut block = RowBlock::new(table.columns.len());
-    for row in rows {
-        for (column, value) in table.columns.iter().zip(*row) {
-            let mut text = String::new();
-            if let (Value::Decimal(unscaled), ColumnType::Decimal { scale, .. }) = (value, column.ty) {
-                write_decimal(&mut text, *unscaled, scale);
-            }
-            block.push(match value {
-                Value::Null => Cell::Null,
-                Value::Int(v) => Cell::Int(*v),
-                Value::Float(v) => Cell::Float(*v),
-                Value::Bool(v) => Cell::Bool(*v),
-                Value::Timestamp(v) => Cell::Timestamp(*v),
-                Value::Uuid(v) => Cell::Uuid(*v),
-                Value::Text(v) => Cell::Text(v.as_bytes()),
-                Value::Bytes(v) => Cell::Bytes(v),
-                Value::Decimal(_) => Cell::Text(text.as_bytes()),
-            });
-        }
-    }
-    block
 }
 
 /// lost, duplicated, corrupted, phantom, resurrected, stale, recovered, partial batches.

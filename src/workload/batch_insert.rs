@@ -151,8 +151,8 @@ impl Generator {
                 *value = Value::Decimal([greatest, -greatest, 0, 1, -1][pick % 5]);
             }
             ColumnType::Bool => *value = Value::Bool(pick % 2 == 1),
-            ColumnType::Text => self.text(rng, if pick % 2 == 0 { column.size.min } else { column.size.max }, value),
-            ColumnType::Bytes => bytes(rng, if pick % 2 == 0 { column.size.min } else { column.size.max }, value),
+            ColumnType::Text => self.text(rng, [column.size.min, column.size.max][pick % 2], value),
+            ColumnType::Bytes => bytes(rng, [column.size.min, column.size.max][pick % 2], value),
             ColumnType::Timestamp => *value = Value::Timestamp([FIRST_TIMESTAMP, LAST_TIMESTAMP, 0, -1][pick % 4]),
             ColumnType::Uuid => *value = Value::Uuid([[0; 16], [0xff; 16]][pick % 2]),
         }
@@ -195,7 +195,7 @@ const WIDE: [u32; 3] = [0x00c0, 0x4e00, 0x1f600];
 fn unicode(rng: &mut Xoshiro256PlusPlus, chars: u32, text: &mut String) {
     for _ in 0..chars {
         let bits = rng.next_u64();
-        let low = (bits >> 2 & 63) as u32;
+        let low = ((bits >> 2) & 63) as u32;
         match bits & 3 {
             0 => text.push(char::from(ASCII[low as usize])),
             plane => text.push(char::from_u32(WIDE[plane as usize - 1] + low).expect("assigned characters")),
@@ -219,7 +219,7 @@ fn size(rng: &mut Xoshiro256PlusPlus, range: SizeRange) -> u32 {
 
 /// A number below `bound`, by multiplication (Lemire, 2019) without rejection: a bias below 2^-20 is nothing to a load.
 fn below(rng: &mut Xoshiro256PlusPlus, bound: u64) -> u64 {
-    (u128::from(rng.next_u64()) * u128::from(bound) >> 64) as u64
+    ((u128::from(rng.next_u64()) * u128::from(bound)) >> 64) as u64
 }
 
 /// The share of all 64-bit numbers that lie below the result is `share`.

@@ -8,7 +8,7 @@ use batchsql::table::{Row, Table};
 use batchsql::target::{Applied, Conflict, ErrorClass, Method};
 
 use crate::on_each_server;
-use crate::server::{ALL, Found, Kind, Server, User, auto, pair, plan, stored, text, times, write};
+use crate::server::{ALL, Found, Kind, Server, User, auto, pair, plan, send, stored, text, times, write};
 
 on_each_server!(
     a_deadlock_is_told_and_rolled_back,
@@ -42,7 +42,7 @@ async fn a_deadlock_is_told_and_rolled_back(server: Server) {
     let mut watcher = server.user().await;
     let mut session = target.acquire().await.unwrap();
     let id = session.id();
-    let writing = tokio::spawn(async move { (session.write(&plan, &[pair(1, "ours"), pair(2, "ours")]).await, session.id()) });
+    let writing = tokio::spawn(async move { (send(&mut session, &plan, &[pair(1, "ours"), pair(2, "ours")]).await, session.id()) });
     watcher.wait_until_blocked(id).await;
     holder.execute(&format!("INSERT INTO {} VALUES (1, 'theirs')", server.quoted(&server.table))).await;
     let (outcome, _) = writing.await.unwrap();
@@ -81,11 +81,11 @@ async fn a_lock_timeout_rolls_the_whole_batch_back(server: Server) {
     }
     let rows: Vec<Row> = (0..=70_000).map(|id| pair(id, "x")).collect();
     let mut session = target.acquire().await.unwrap();
-    let failure = session.write(&plan(&table, Conflict::Error, Method::Values), &rows).await.unwrap_err();
+    let failure = send(&mut session, &plan(&table, Conflict::Error, Method::Values), &rows).await.unwrap_err();
     assert_eq!((failure.class, failure.applied), (ErrorClass::LockTimeout, Applied::No), "{failure}");
     assert!(stored(&*target, &table, ALL).await.is_empty());
     // The same session goes on.
-    session.write(&auto(&*target, &table, Conflict::Error), &[pair(1, "y")]).await.unwrap();
+    send(&mut session, &auto(&*target, &table, Conflict::Error), &[pair(1, "y")]).await.unwrap();
     assert_eq!(stored(&*target, &table, ALL).await, [[Found::Int(1), text("y")]]);
 }
 
@@ -99,7 +99,7 @@ async fn a_session_killed_in_mid_statement_is_in_doubt(server: Server) {
     let mut session = target.acquire().await.unwrap();
     let killed = session.id();
     let again = plan.clone();
-    let writing = tokio::spawn(async move { session.write(&plan, &[pair(1, "ours"), pair(2, "ours")]).await });
+    let writing = tokio::spawn(async move { send(&mut session, &plan, &[pair(1, "ours"), pair(2, "ours")]).await });
     user.wait_until_blocked(killed).await;
     user.end_session(killed).await;
     let failure = writing.await.unwrap().unwrap_err();
@@ -115,10 +115,10 @@ async fn a_session_killed_in_mid_statement_is_in_doubt(server: Server) {
         if session.id() != killed {
             break session;
         }
-        let failure = session.write(&again, &[pair(9, "x")]).await.unwrap_err();
+        let failure = send(&mut session, &again, &[pair(9, "x")]).await.unwrap_err();
         assert_eq!(failure.class, ErrorClass::Connection, "{failure}");
     };
-    session.write(&again, &[pair(3, "ours")]).await.unwrap();
+    send(&mut session, &again, &[pair(3, "ours")]).await.unwrap();
     assert_eq!(stored(&*target, &table, ALL).await, [[Found::Int(3), text("ours")]]);
 }
 
@@ -130,13 +130,13 @@ async fn a_statement_that_takes_too_long_is_in_doubt(server: Server) {
     let mut holder = holder_of_two(&server).await;
     let mut session = target.acquire().await.unwrap();
     let slow = session.id();
-    let failure = session.write(&plan, &[pair(2, "ours")]).await.unwrap_err();
+    let failure = send(&mut session, &plan, &[pair(2, "ours")]).await.unwrap_err();
     assert_eq!((failure.class, failure.applied), (ErrorClass::Timeout, Applied::Unknown), "{failure}");
     assert!(failure.message.contains("target.pool.statement_timeout"), "{failure}");
     drop(session);
     let mut session = target.acquire().await.unwrap();
     assert_ne!(session.id(), slow);
-    session.write(&plan, &[pair(3, "ours")]).await.unwrap();
+    send(&mut session, &plan, &[pair(3, "ours")]).await.unwrap();
     // The server still tries: once the lock is free the row may be there after all, and waiting shows it.
     holder.execute("ROLLBACK").await;
     drop(session);
@@ -155,14 +155,14 @@ async fn a_write_that_is_abandoned_does_not_soil_the_pool(server: Server) {
     assert_eq!((target.pool().active, target.pool().max), (1, 1));
     let abandoned = session.id();
     let blocked = plan.clone();
-    let writing = tokio::spawn(async move { session.write(&blocked, &[pair(2, "ours")]).await });
+    let writing = tokio::spawn(async move { send(&mut session, &blocked, &[pair(2, "ours")]).await });
     server.user().await.wait_until_blocked(abandoned).await;
     writing.abort();
     assert!(writing.await.unwrap_err().is_cancelled());
     assert_eq!(target.pool().active, 0);
     let mut session = target.acquire().await.unwrap();
     assert_ne!(session.id(), abandoned);
-    session.write(&plan, &[pair(3, "ours")]).await.unwrap();
+    send(&mut session, &plan, &[pair(3, "ours")]).await.unwrap();
     // A connection in good order is used again.
     let kept = session.id();
     drop(session);
@@ -179,7 +179,7 @@ async fn quiesce_waits_for_sessions_and_names_those_left(server: Server) {
     let mut session = target.acquire().await.unwrap();
     let id = session.id();
     let blocked = plan.clone();
-    let writing = tokio::spawn(async move { session.write(&blocked, &[pair(2, "ours")]).await });
+    let writing = tokio::spawn(async move { send(&mut session, &blocked, &[pair(2, "ours")]).await });
     server.user().await.wait_until_blocked(id).await;
     let sessions = BTreeSet::from([id]);
     assert_eq!(target.quiesce(&sessions, Duration::from_millis(200)).await.unwrap(), sessions);

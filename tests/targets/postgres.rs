@@ -37,11 +37,14 @@ async fn values_that_do_not_fit_are_errors_of_the_data() {
 }
 
 #[tokio::test]
-async fn copy_has_no_conflict_strategy() {
-    let Some(server) = Server::postgres("copy_has_no_conflict_strategy") else { return };
+async fn copy_is_for_large_batches_without_a_conflict_strategy() {
+    let Some(server) = Server::postgres("copy_is_for_large_batches_without_a_conflict_strategy") else { return };
     let target = server.connect().await;
     let table = server.small_table();
     let refused = target.resolve(plan(&table, Conflict::Ignore, Method::Copy), 200).unwrap_err();
     assert!(refused.to_string().contains("method: unnest"), "{refused}");
-    assert_eq!(target.resolve(plan(&table, Conflict::Ignore, Method::Auto), 200).unwrap().method, Method::Unnest);
+    let resolved = |conflict, flush_size| target.resolve(plan(&table, conflict, Method::Auto), flush_size).unwrap().method;
+    assert_eq!(resolved(Conflict::Error, 4_999), Method::Unnest);
+    assert_eq!(resolved(Conflict::Error, 5_000), Method::Copy);
+    assert_eq!(resolved(Conflict::Ignore, 5_000), Method::Unnest);
 }

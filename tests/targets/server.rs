@@ -1,10 +1,11 @@
 //! A server under test, a table of the test's own on it, and a second connection that does what a user might.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batchsql::scenario::{self, units::Time};
 use batchsql::table::{Cell, Column, ColumnType, Row, Table, Value};
-use batchsql::target::{Conflict, Failure, KeyRange, Method, Target, WritePlan, Written, mysql, postgres};
+use batchsql::target::{Conflict, Failure, KeyRange, Method, Session, Target, WritePlan, Written, mysql, postgres};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tokio::sync::mpsc;
 
@@ -112,7 +113,12 @@ pub(crate) fn times(statement: Duration) -> scenario::Pool {
 
 /// One batch through a session of its own.
 pub(crate) async fn write(target: &dyn Target, plan: &WritePlan, rows: &[Row]) -> Result<Written, Failure> {
-    target.acquire().await.unwrap().write(plan, rows).await
+    send(&mut target.acquire().await.unwrap(), plan, rows).await
+}
+
+/// One batch through `session`.
+pub(crate) async fn send(session: &mut Box<dyn Session>, plan: &WritePlan, rows: &[Row]) -> Result<Written, Failure> {
+    session.write(&Arc::new(plan.clone()), &Arc::new(rows.to_vec())).await
 }
 
 /// A cell as a value that outlives its block.
@@ -136,7 +142,7 @@ pub(crate) fn text(v: &str) -> Found {
 /// Everything stored in `range`, as it comes.
 pub(crate) async fn stored(target: &dyn Target, table: &Table, range: KeyRange) -> Vec<Vec<Found>> {
     let reader = target.reader().await.unwrap();
-    let (sender, mut blocks) = mpsc::channel(2);
+    let (sender, mut blocks) = mpsc::channel::<batchsql::table::RowBlock>(2);
     let collect = async {
         let mut rows = Vec::new();
         while let Some(block) = blocks.recv().await {
@@ -194,20 +200,22 @@ impl User {
 
     /// Waits until the session waits for a lock.
     pub(crate) async fn wait_until_blocked(&mut self, session: u64) {
-        let sql = match self {
-            User::Postgres(_) => format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {session} AND wait_event_type = 'Lock'"),
-            User::Mysql(_) => {
-                format!(
-                    "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = {session} AND trx_state = 'LOCK WAIT'"
-                )
-            }
-        };
         let begun = Instant::now();
-        while self.number(&sql).await == 0 {
+        while !self.is_blocked(session).await {
             assert!(begun.elapsed() < Duration::from_secs(20), "session {session} never waited for a lock");
-            // MariaDB refreshes its list of transactions ten times a second.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    async fn is_blocked(&mut self, session: u64) -> bool {
+        use sqlx::Row as _;
+        let User::Mysql(connection) = self else {
+            let waiting = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {session} AND wait_event_type = 'Lock'");
+            return self.number(&waiting).await > 0;
+        };
+        // information_schema.innodb_trx stays as it was while somebody keeps reading it: other tests do.
+        let status: String = sqlx::raw_sql("SHOW ENGINE INNODB STATUS").fetch_one(connection).await.unwrap().get_unchecked(2);
+        status.split("---TRANSACTION").any(|one| one.contains(&format!("thread id {session},")) && one.contains("LOCK WAIT"))
     }
 
     pub(crate) async fn end_session(&mut self, session: u64) {

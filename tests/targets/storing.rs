@@ -4,7 +4,7 @@ use batchsql::table::{Column, ColumnType, Row, Table, Value};
 use batchsql::target::{Applied, Conflict, ErrorClass, KeyRange, Method, TargetError};
 
 use crate::on_each_server;
-use crate::server::{ALL, Found, Kind, Server, auto, column, pair, plan, stored, text, write};
+use crate::server::{ALL, Found, Kind, Server, auto, column, pair, plan, send, stored, text, write};
 
 on_each_server!(
     every_type_comes_back_as_it_went,
@@ -133,10 +133,10 @@ async fn a_key_that_exists_rejects_the_batch_whole(server: Server) {
         target.create(&table, "run").await.unwrap();
         let plan = plan(&table, Conflict::Error, method);
         let mut session = target.acquire().await.unwrap();
-        session.write(&plan, &[pair(2, "a")]).await.unwrap();
-        let failure = session.write(&plan, &[pair(1, "b"), pair(2, "b"), pair(3, "b")]).await.unwrap_err();
+        send(&mut session, &plan, &[pair(2, "a")]).await.unwrap();
+        let failure = send(&mut session, &plan, &[pair(1, "b"), pair(2, "b"), pair(3, "b")]).await.unwrap_err();
         assert_eq!((failure.class, failure.applied), (ErrorClass::Constraint, Applied::No), "{method:?}: {failure}");
-        session.write(&plan, &[pair(4, "c")]).await.unwrap();
+        send(&mut session, &plan, &[pair(4, "c")]).await.unwrap();
         let wanted = [vec![Found::Int(2), text("a")], vec![Found::Int(4), text("c")]];
         assert_eq!(stored(&*target, &table, ALL).await, wanted, "{method:?}");
     }
@@ -150,11 +150,11 @@ async fn more_rows_than_bind_variables_are_one_transaction(server: Server) {
     rows.push(pair(0, "again"));
     target.create(&table, "run").await.unwrap();
     let mut session = target.acquire().await.unwrap();
-    let failure = session.write(&plan, &rows).await.unwrap_err();
+    let failure = send(&mut session, &plan, &rows).await.unwrap_err();
     assert_eq!((failure.class, failure.applied), (ErrorClass::Constraint, Applied::No), "{failure}");
     assert_eq!(stored(&*target, &table, ALL).await.len(), 0);
     rows.pop();
-    session.write(&plan, &rows).await.unwrap();
+    send(&mut session, &plan, &rows).await.unwrap();
     let found = stored(&*target, &table, ALL).await;
     assert_eq!(found.len(), 70_000);
     assert!(found.iter().zip(0..).all(|(row, id)| *row == [Found::Int(id), text("x")]));
@@ -170,12 +170,12 @@ async fn a_row_too_large_is_rejected_before_it_is_sent(server: Server) {
     let plan = auto(&*target, &table, Conflict::Error);
     let mut session = target.acquire().await.unwrap();
     let rows = [pair(1, "a"), vec![Value::Int(2), Value::Text("x".repeat(target.info().max_bytes))]];
-    let failure = session.write(&plan, &rows).await.unwrap_err();
+    let failure = send(&mut session, &plan, &rows).await.unwrap_err();
     assert_eq!((failure.class, failure.applied), (ErrorClass::TooLarge, Applied::No), "{failure}");
     // Rows that fit one by one but not together travel in several statements; the largest one that fits does fit.
     let half = "x".repeat(target.info().max_bytes / 2);
     let whole = "x".repeat(target.info().max_bytes - 1_100);
-    session.write(&plan, &[pair(3, &half), pair(4, &half), pair(5, "b"), pair(6, &whole)]).await.unwrap();
+    send(&mut session, &plan, &[pair(3, &half), pair(4, &half), pair(5, "b"), pair(6, &whole)]).await.unwrap();
     let lens: Vec<_> =
         stored(&*target, &table, ALL).await.into_iter().map(|row| if let Found::Text(v) = &row[1] { v.len() } else { 0 }).collect();
     assert_eq!(lens, [half.len(), half.len(), 1, whole.len()]);

@@ -61,7 +61,6 @@ pub async fn connect(url: &str, pool: &scenario::Pool, size: u32, _run_id: &str,
     if address.database.is_empty() {
         return Err(address.unreachable("the URL names no database", &format!("write {FORM}")));
     }
-    // sqlx would add to the server's sql_mode; what the server does with values that do not fit must stay as it is.
     let mut connect = options.pipes_as_concat(false).no_engine_substitution(false).timezone(Some("+00:00".to_owned()));
     connect = connect.charset("utf8mb4").disable_statement_logging().statement_cache_capacity(16);
     if !insecure_tls && !address.is_loopback().await? {

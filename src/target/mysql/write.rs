@@ -33,8 +33,9 @@ pub(super) struct MyLink {
 }
 
 /// `autocommit`: a batch of one statement relies on it, and servers can have it off. `max_error_count`: by default only 64
-/// warnings are kept, and 64 harmless ones would hide one that tells of an altered value.
-pub(super) const SESSION: &str = "SET autocommit = 1, max_error_count = 65535";
+/// warnings are kept, and 64 harmless ones would hide one that tells of an altered value. `sql_mode`: sqlx's handshake adds to
+/// it, and what the server does with values that do not fit must stay as it is.
+pub(super) const SESSION: &str = "SET autocommit = 1, max_error_count = 65535, sql_mode = @@global.sql_mode";
 
 impl Link for MyLink {
     type Options = Options;
@@ -61,7 +62,8 @@ impl Link for MyLink {
     }
 
     async fn warnings(&mut self) -> Result<u64, sqlx::Error> {
-        let count = sqlx::raw_sql("SELECT @@warning_count").fetch_one(&mut self.connection).await?;
+        // Not `SELECT @@warning_count`: on MySQL that empties the list.
+        let count = sqlx::raw_sql("SHOW COUNT(*) WARNINGS").fetch_one(&mut self.connection).await?;
         if count.try_get_unchecked::<u64, _>(0)? == 0 {
             return Ok(0);
         }

@@ -33,6 +33,9 @@ const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n 
      WHERE n.nspname = current_schema() AND c.relname = $1)";
 const MARKED: &str = "SELECT run_id FROM batchsql_owner WHERE table_name = $1";
 
+/// Rows a batch from which COPY is the fastest, by measurement (`docs/methods.md`); below, each batch may wait 40 ms.
+const COPY_ROWS: usize = 5_000;
+
 /// A PostgreSQL server.
 pub struct Postgres {
     info: TargetInfo,
@@ -192,7 +195,7 @@ impl Target for Postgres {
         &self.info
     }
 
-    fn resolve(&self, mut plan: WritePlan, _flush_size: usize) -> Result<WritePlan, TargetError> {
+    fn resolve(&self, mut plan: WritePlan, flush_size: usize) -> Result<WritePlan, TargetError> {
         let refuse = |message: &str| Err(TargetError::Failed(message.to_owned()));
         if plan.conflict != Conflict::Error && !plan.table.unique_key {
             return refuse("workload.batch_insert.conflict: ignore, replace and update need unique_key: true, found false");
@@ -204,7 +207,10 @@ impl Target for Postgres {
             Method::Copy if plan.conflict != Conflict::Error => {
                 return refuse("workload.batch_insert.method: copy knows no conflict strategy; use conflict: error, or method: unnest");
             }
-            Method::Auto => plan.method = Method::Unnest,
+            Method::Auto => {
+                let copy = plan.conflict == Conflict::Error && flush_size >= COPY_ROWS;
+                plan.method = if copy { Method::Copy } else { Method::Unnest };
+            }
             _ => {}
         }
         Ok(plan)
