@@ -40,7 +40,9 @@ fn main() -> anyhow::Result<()> {
 
 /// A connection with the pragmas of the profile `default`.
 fn open(file: &str) -> anyhow::Result<Connection> {
-    use batchsql::scenario::Pragma::{BusyTimeout, CacheSize, ForeignKeys, JournalMode, MmapSize, Synchronous, TempStore, WalAutocheckpoint};
+    use batchsql::scenario::Pragma::{
+        BusyTimeout, CacheSize, ForeignKeys, JournalMode, MmapSize, Synchronous, TempStore, WalAutocheckpoint,
+    };
     let connection = Connection::open(file)?;
     for pragma in [BusyTimeout, JournalMode, Synchronous, CacheSize, MmapSize, TempStore, WalAutocheckpoint, ForeignKeys] {
         match PragmaProfile::Default.value(pragma) {
