@@ -27,6 +27,11 @@ pub mod target;
 pub mod verifier;
 pub mod workload;
 
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// Does what the command line asks for and returns the exit code: 0 pass, 1 a gate was missed, 2 could not run, 3 inconclusive,
 /// 4 integrity violated, 130 interrupted.
 pub async fn run(command: cli::Command) -> u8 {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Clock, Finding, Gate, Metric, Op, Point, Unit};
+use crate::report::format::count;
 use crate::report::{GateResult, Integrity, IntegrityVerdict, Latencies, LatencySummary, Outcomes, Verdict};
 use crate::scenario::Load;
 
@@ -237,7 +238,7 @@ fn integrity_holds(integrity: Option<&Integrity>) -> GateResult {
     let reason = |default: &str| integrity.reason.clone().unwrap_or_else(|| default.to_owned());
     match integrity.verdict {
         IntegrityVerdict::Holds => {
-            implied(gate, Verdict::Pass, integrity.rate, format!("{} rows read back, all of them right", integrity.checked))
+            implied(gate, Verdict::Pass, integrity.rate, format!("{} rows read back, all of them right", count(integrity.checked)))
         }
         IntegrityVerdict::Violated => implied(gate, Verdict::Fail, integrity.rate, reason("integrity is violated")),
         IntegrityVerdict::Inconclusive => implied(gate, Verdict::Inconclusive, integrity.rate, reason("verification was not finished")),
@@ -251,7 +252,12 @@ fn no_errors(main: Option<&Sample>) -> GateResult {
     };
     let Outcomes { attempted, rejected, unknown, .. } = sample.outcomes;
     let verdict = if rejected + unknown == 0 { Verdict::Pass } else { Verdict::Fail };
-    implied(gate, verdict, Some(rate), format!("{rejected} rejected and {unknown} unknown of {attempted} attempted"))
+    implied(
+        gate,
+        verdict,
+        Some(rate),
+        format!("{} rejected and {} unknown of {} attempted", count(rejected), count(unknown), count(attempted)),
+    )
 }
 
 /// A load that was not offered as asked makes no statement about the target: inconclusive, never a fail.
@@ -280,7 +286,7 @@ fn nothing_dropped(main: Option<&Sample>) -> GateResult {
     let Some(Outcomes { offered: due, dropped, .. }) = main.map(|s| s.outcomes).filter(|o| o.offered > 0) else {
         return implied(gate, Verdict::Inconclusive, None, "nothing was offered in phase main".to_owned());
     };
-    offered(gate, dropped == 0, dropped as f64, format!("{dropped} of {due} operations could not be started"))
+    offered(gate, dropped == 0, dropped as f64, format!("{} of {} operations could not be started", count(dropped), count(due)))
 }
 
 fn rate_offered(main: Option<&Sample>) -> GateResult {

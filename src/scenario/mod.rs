@@ -286,6 +286,8 @@ pub struct Content {
     pub size: SizeRange,
     /// Which characters texts are made of.
     pub charset: Charset,
+    /// Where the texts of indexed columns fall in their index.
+    pub index_order: IndexOrder,
     /// Share of NULLs in nullable columns.
     pub nulls: Share,
     /// Share of values that are an extreme of their type (longest, empty, least, greatest).
@@ -294,7 +296,13 @@ pub struct Content {
 
 impl Default for Content {
     fn default() -> Self {
-        Self { size: SizeRange { min: 12, max: 40 }, charset: Charset::Ascii, nulls: Share(0.0), extremes: Share(0.0) }
+        Self {
+            size: SizeRange { min: 12, max: 40 },
+            charset: Charset::Ascii,
+            index_order: IndexOrder::Ascending,
+            nulls: Share(0.0),
+            extremes: Share(0.0),
+        }
     }
 }
 
@@ -319,6 +327,17 @@ pub enum Charset {
     Ascii,
     /// Characters of one to four bytes in UTF-8, emoji among them.
     Unicode,
+}
+
+/// Where the texts of indexed columns fall in their index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IndexOrder {
+    /// Each begins with the row's number, as serial names do: an index grows at its end, and the writing is what is measured.
+    #[default]
+    Ascending,
+    /// Anywhere, as e-mail addresses do: an index larger than the cache is what is measured.
+    Random,
 }
 
 /// The batch pipeline's settings.

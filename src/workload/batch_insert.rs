@@ -5,7 +5,7 @@
 use rand::{Rng as _, SeedableRng as _};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use crate::scenario::{BatchInsert, Charset, SizeRange};
+use crate::scenario::{BatchInsert, Charset, IndexOrder, SizeRange};
 use crate::table::{ColumnType, Row, Value};
 
 /// Regenerates any row of a run from (seed, index).
@@ -25,6 +25,8 @@ struct ColumnPlan {
     ty: ColumnType,
     key: bool,
     nullable: bool,
+    /// Whether its texts begin with the operation's number.
+    numbered: bool,
     size: SizeRange,
 }
 
@@ -47,6 +49,7 @@ impl Generator {
                 ty: column.ty.0,
                 key: column.key,
                 nullable: column.nullable,
+                numbered: column.index && workload.content.index_order == IndexOrder::Ascending,
                 size: column.size.unwrap_or(workload.content.size),
             })
             .collect();
@@ -94,7 +97,7 @@ impl Generator {
             } else if self.extremes > 0 && rng.next_u64() < self.extremes {
                 self.extreme(column, &mut rng, value);
             } else {
-                self.ordinary(column, &mut rng, value);
+                self.ordinary(column, index, &mut rng, value);
             }
         }
     }
@@ -112,7 +115,7 @@ impl Generator {
         Xoshiro256PlusPlus::seed_from_u64((self.seed ^ stream).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index))
     }
 
-    fn ordinary(&self, column: &ColumnPlan, rng: &mut Xoshiro256PlusPlus, value: &mut Value) {
+    fn ordinary(&self, column: &ColumnPlan, index: u64, rng: &mut Xoshiro256PlusPlus, value: &mut Value) {
         match column.ty {
             ColumnType::Int64 => *value = Value::Int(rng.next_u64() as i64),
             // Up to ±2^43 in steps of 2^-20: many significant bits, no rounding in generating it.
@@ -125,7 +128,7 @@ impl Generator {
             ColumnType::Bool => *value = Value::Bool(rng.next_u64() & 1 == 1),
             ColumnType::Text => {
                 let chars = size(rng, column.size);
-                self.text(rng, chars, value);
+                self.text(rng, column.numbered.then_some(index), chars, value);
             }
             ColumnType::Bytes => {
                 let len = size(rng, column.size);
@@ -151,24 +154,35 @@ impl Generator {
                 *value = Value::Decimal([greatest, -greatest, 0, 1, -1][pick % 5]);
             }
             ColumnType::Bool => *value = Value::Bool(pick % 2 == 1),
-            ColumnType::Text => self.text(rng, [column.size.min, column.size.max][pick % 2], value),
+            ColumnType::Text => self.text(rng, None, [column.size.min, column.size.max][pick % 2], value),
             ColumnType::Bytes => bytes(rng, [column.size.min, column.size.max][pick % 2], value),
             ColumnType::Timestamp => *value = Value::Timestamp([FIRST_TIMESTAMP, LAST_TIMESTAMP, 0, -1][pick % 4]),
             ColumnType::Uuid => *value = Value::Uuid([[0; 16], [0xff; 16]][pick % 2]),
         }
     }
 
-    fn text(&self, rng: &mut Xoshiro256PlusPlus, chars: u32, value: &mut Value) {
+    fn text(&self, rng: &mut Xoshiro256PlusPlus, number: Option<u64>, mut chars: u32, value: &mut Value) {
         if !matches!(value, Value::Text(_)) {
             *value = Value::Text(String::with_capacity(chars as usize));
         }
         let Value::Text(text) = value else { unreachable!("set above") };
         text.clear();
+        if let Some(number) = number {
+            let digits = digits(number);
+            let kept = digits.len().min(chars as usize);
+            text.push_str(std::str::from_utf8(&digits[..kept]).expect("digits are ASCII"));
+            chars -= kept as u32;
+        }
         match self.charset {
             Charset::Ascii => ascii(rng, chars, text),
             Charset::Unicode => unicode(rng, chars, text),
         }
     }
+}
+
+/// A number in base 32 with digits that sort as their values do; seven hold more than the most rows of a run.
+fn digits(number: u64) -> [u8; 7] {
+    std::array::from_fn(|place| b"0123456789abcdefghijklmnopqrstuv"[(number >> (30 - 5 * place) & 31) as usize])
 }
 
 /// 64 characters, so that six random bits pick one; quotes, backslash and space are among them because writers get them wrong.
@@ -275,7 +289,7 @@ mod tests {
             index: false,
             size: None,
         };
-        let content = Content { size: SizeRange { min: 3, max: 5 }, charset: Charset::Unicode, nulls: Share(0.5), extremes: Share(0.0) };
+        let content = Content { size: SizeRange { min: 3, max: 5 }, charset: Charset::Unicode, nulls: Share(0.5), ..Content::default() };
         let columns = vec![column("id", ColumnType::Int64, false), column("t", ColumnType::Text, true)];
         let generator = Generator::new(3, &BatchInsert { columns, content, ..workload() });
         let mut nulls = 0;
@@ -292,6 +306,25 @@ mod tests {
         }
         assert!((910..=1_090).contains(&nulls), "{nulls} of 2,000 at a share of 0.5 (4 sigma is 90)");
         assert!(four_bytes);
+    }
+
+    #[test]
+    fn indexed_texts_begin_with_the_number_unless_asked_to_be_random() {
+        let names = |generator: &Generator| -> Vec<String> {
+            let name = |index| match &generator.row(index)[1] {
+                Value::Text(name) => name.clone(),
+                other => panic!("{other:?}"),
+            };
+            (1_000..1_100).map(name).collect()
+        };
+        let ascending = names(&Generator::new(1, &workload()));
+        assert!(ascending[0].starts_with("00000v8") && ascending.is_sorted(), "{ascending:?}");
+        let Value::Text(data) = &Generator::new(1, &workload()).row(1_000)[3] else { panic!("data is a text") };
+        assert!(!data.starts_with("00000v8"), "data has no index");
+        let content = Content { index_order: IndexOrder::Random, ..Content::default() };
+        assert!(!names(&Generator::new(1, &BatchInsert { content, ..workload() })).is_sorted());
+        let content = Content { size: SizeRange { min: 3, max: 3 }, ..Content::default() };
+        assert_eq!(names(&Generator::new(1, &BatchInsert { content, ..workload() }))[0], "000");
     }
 
     #[test]

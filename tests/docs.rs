@@ -1,0 +1,188 @@
+//! What the documentation says is there: flags, commands, scenarios, keys, pragmas, gates, links and the sample report.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use batchsql::gate::Metric;
+use batchsql::report::{FILES, Report, Verdict};
+use batchsql::scenario::{Pragma, PragmaProfile, PragmaValue, schema};
+use serde_json::Value;
+
+const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn help(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_batchsql")).args(arguments).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{arguments:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The words of `text` that begin with `start`, without what cannot be part of a flag or path.
+fn words(text: &str, start: &str) -> BTreeSet<String> {
+    let inside = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    text.split(|c: char| !inside(c)).filter(|word| word.starts_with(start)).map(|word| word.trim_end_matches('.').to_owned()).collect()
+}
+
+/// The commands of the program, by its own help.
+fn commands() -> Vec<String> {
+    let help = help(&[]);
+    let list = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty() && *name != "help");
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_readmes_name_every_flag_and_no_other() {
+    let flags: BTreeSet<String> = commands().iter().flat_map(|command| words(&help(&[command]), "--")).filter(|flag| flag != "--help").collect();
+    assert!(flags.contains("--before-verify") && flags.len() > 8, "{flags:?}");
+    // Of cargo, docker and git.
+    let others = ["--release", "--path", "--example", "--wait"].map(str::to_owned);
+    for readme in READMES {
+        let mut named = words(&read(readme), "--");
+        named.retain(|flag| flag.len() > 2 && !flag.ends_with('-') && !others.contains(flag));
+        assert_eq!(named, flags, "{readme}");
+    }
+}
+
+#[test]
+fn the_readmes_name_every_command_and_no_other() {
+    let commands: BTreeSet<String> = commands().into_iter().collect();
+    for readme in READMES {
+        let text = read(readme);
+        let named = text.split("`batchsql ").skip(1).map(|rest| rest.split([' ', '`']).next().unwrap().to_owned());
+        assert_eq!(named.collect::<BTreeSet<_>>(), commands, "{readme}");
+    }
+}
+
+#[test]
+fn the_readmes_name_every_scenario_and_no_other() {
+    let folder = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")).unwrap();
+    let files: BTreeSet<String> = folder.map(|entry| format!("scenarios/{}", entry.unwrap().file_name().to_str().unwrap())).collect();
+    assert!(files.contains("scenarios/quickstart.yaml"), "{files:?}");
+    for readme in READMES {
+        let mut named = words(&read(readme), "scenarios/");
+        named.remove("scenarios/");
+        assert_eq!(named, files, "{readme}");
+    }
+}
+
+#[test]
+fn links_lead_to_files() {
+    for page in READMES.iter().chain(&["reports/README.md", "docs/methods.md", "CHANGELOG.md"]) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(page).parent().unwrap().to_owned();
+        for link in read(page).split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let file = link.split('#').next().unwrap();
+            assert!(link.contains("://") || folder.join(file).exists(), "{page}: {link}");
+        }
+    }
+}
+
+/// Every property below `schema`, gates (which have a chapter of their own) left out.
+fn keys(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(map) => {
+            for (name, value) in map {
+                if let (true, Value::Object(properties)) = (name == "properties", value) {
+                    found.extend(properties.keys().cloned());
+                }
+                keys(value, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| keys(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_readmes_name_every_key_of_a_scenario() {
+    let mut all = BTreeSet::new();
+    keys(&schema::json_schema(), &mut all);
+    assert!(all.contains("flush_interval") && all.contains("lag_limit") && all.len() > 50, "{all:?}");
+    for readme in READMES {
+        let text = read(readme);
+        // What stands in code spans and blocks; the key may be the end of a path.
+        let code: BTreeSet<&str> = text.split('`').flat_map(|part| part.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))).collect();
+        let missing: Vec<_> = all.iter().filter(|key| !code.contains(key.as_str())).collect();
+        assert!(missing.is_empty(), "{readme}: {missing:?}");
+    }
+}
+
+#[test]
+fn the_readmes_name_every_metric_of_a_gate() {
+    for readme in READMES {
+        let text = read(readme);
+        for metric in Metric::names() {
+            let (family, point) = metric.split_once('.').unwrap_or(("", &metric));
+            let line = |line: &str| (family.is_empty() || line.contains(&format!("`{family}."))) && line.contains(point);
+            assert!(text.lines().any(line), "{readme}: {metric}");
+        }
+    }
+}
+
+#[test]
+fn the_table_of_pragmas_has_the_profiles_values() {
+    const PRAGMAS: [Pragma; 8] = [
+        Pragma::JournalMode,
+        Pragma::Synchronous,
+        Pragma::CacheSize,
+        Pragma::MmapSize,
+        Pragma::TempStore,
+        Pragma::BusyTimeout,
+        Pragma::WalAutocheckpoint,
+        Pragma::ForeignKeys,
+    ];
+    let profiles = [PragmaProfile::Off, PragmaProfile::Conservative, PragmaProfile::Default, PragmaProfile::Aggressive];
+    for readme in READMES {
+        let text = read(readme);
+        for pragma in PRAGMAS {
+            let line = text.lines().find(|line| line.starts_with(&format!("| `{}`", pragma.name()))).unwrap();
+            let cells: Vec<_> = line.trim_matches('|').split('|').skip(1).map(|cell| cell.trim().replace('−', "-")).collect();
+            let values = profiles.map(|profile| match profile.value(pragma) {
+                Some(PragmaValue::Number(number)) => number.to_string(),
+                Some(PragmaValue::Word(word)) => word,
+                None => "–".to_owned(),
+            });
+            assert_eq!(cells, values, "{readme}: {}", pragma.name());
+        }
+    }
+}
+
+fn sample() -> (Value, Report) {
+    let text = read("reports/sample/report.json");
+    (serde_json::from_str(&text).unwrap(), serde_json::from_str(&text).unwrap())
+}
+
+#[test]
+fn the_sample_report_is_one_this_version_reads_and_writes() {
+    let (written, report) = sample();
+    assert_eq!(serde_json::to_value(&report).unwrap(), written);
+    assert_eq!((report.verdict, report.throughput.valid, report.outcomes.acknowledged), (Verdict::Pass, true, 200_000));
+    assert_eq!(report.reproduce, "batchsql run scenarios/quickstart.yaml --seed 42");
+    assert_eq!(read("reports/sample/timeline.csv").lines().count(), report.timeline.len() + 1);
+    for name in FILES {
+        let text = read(&format!("reports/sample/{name}"));
+        assert!(name == "timeline.csv" || text.contains("quickstart"), "{name}");
+        for path in ["/home/", "/root/", "/tmp/", "/Users/"] {
+            assert!(!text.contains(path), "{name} names a path of the machine it was made on");
+        }
+    }
+    for readme in READMES {
+        assert!(read(readme).contains(&report.run_id), "{readme} shows another run than the sample's");
+    }
+}
+
+#[test]
+fn every_field_of_a_report_is_described() {
+    let text = read("reports/README.md");
+    let (written, _) = sample();
+    for part in [&written, &written["integrity"], &written["environment"], &written["outcomes"], &written["timeline"][0], &written["latency"]["lag"]] {
+        for field in part.as_object().unwrap().keys() {
+            assert!(text.contains(&format!("`{field}`")), "{field}");
+        }
+    }
+}
