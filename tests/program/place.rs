@@ -240,7 +240,8 @@ impl Ended {
 
 /// What a report says of itself, for failing assertions.
 fn reasons(report: &Value) -> Value {
-    serde_json::json!([report["reasons"], report["outcomes"], report["errors"], report["error_examples"]])
+    let parts = ["reason", "reasons", "outcomes", "errors", "error_examples"];
+    parts.into_iter().filter_map(|part| Some((part.to_owned(), report.get(part)?.clone()))).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// The keys of the examples of one class, in the report's order.

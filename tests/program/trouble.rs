@@ -43,6 +43,8 @@ fn a_table_that_is_not_ours_is_left_alone(place: &Place, db: &Database) {
     assert_eq!(db.number("SELECT mine FROM {table} WHERE id = 2"), 22);
     db.execute("DROP TABLE {table}");
     assert_eq!(place.run(&db.rows(100), &[]).json(0)["integrity"]["checked"], 100);
+    // For the next time on this server: a table made by hand under a name that is marked as ours is taken for ours.
+    db.execute(&format!("DELETE FROM batchsql_owner WHERE table_name = '{}'", db.table));
 }
 
 fn a_name_with_quotes_is_a_name(place: &Place, db: &Database) {
@@ -112,7 +114,7 @@ fn the_right_password_is_in_no_file_and_no_output() {
 fn a_missing_database_is_named() {
     for (place, db) in servers("rows") {
         let ended = place.run(&db.rows(100), &["--database-url", &changed(&db, |url| url.set_path("/not_there"))]);
-        refused(&place, &ended, &["not_there", "does not exist", "--database-url"]);
+        refused(&place, &ended, &["not_there", "create it with CREATE DATABASE", "or name another one"]);
     }
 }
 
