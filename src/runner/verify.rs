@@ -1,6 +1,7 @@
 //! Reading everything back: wait until the run's sessions have ended, stream the key ranges in parallel, and let the verifier judge.
 //! Also `batchsql verify RUN`, which does it from the ledger and the scenario kept beside it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,16 +92,18 @@ async fn read_back(
     let reader = target.reader().await?;
     let checked = Arc::new(AtomicU64::new(0));
     let mut ranges = JoinSet::new();
-    for range in expectation.ranges(readers) {
-        ranges.spawn(check_range(Arc::clone(&reader), Arc::clone(expectation), range, Arc::clone(&checked)));
+    for (place, range) in expectation.ranges(readers).into_iter().enumerate() {
+        let check = check_range(Arc::clone(&reader), Arc::clone(expectation), range, Arc::clone(&checked));
+        ranges.spawn(async move { (place, check.await) });
     }
-    let mut findings = Findings::default();
+    // In the order of keys, whichever range is through first, so that the examples of a class are those of its least keys.
+    let mut findings = BTreeMap::new();
     let mut ticks = tokio::time::interval(Duration::from_millis(200));
     loop {
         tokio::select! {
             done = ranges.join_next() => match done {
-                None => return Ok(findings),
-                Some(Ok(found)) => findings = findings.merge(found?),
+                None => return Ok(findings.into_values().fold(Findings::default(), Findings::merge)),
+                Some(Ok((place, found))) => drop(findings.insert(place, found?)),
                 Some(Err(error)) => return Err(TargetError::Failed(format!("verification failed: {error}"))),
             },
             _ = ticks.tick() => progress.update(|| format!("{} rows read back", count(checked.load(Ordering::Relaxed)))),

@@ -70,7 +70,7 @@ fn verified(place: &Place, db: &Database, run: &Path) -> Value {
 }
 
 fn a_killed_run_is_verified_from_its_ledger(place: &Place, db: &Database) {
-    for bytes in [150, 700, 3000, 9000] {
+    for bytes in [400, 1000, 3000, 9000] {
         let run = killed(place, db, bytes);
         let first = verified(place, db, &run);
         assert!(first["must_be_there"].as_u64().unwrap() > 0, "{bytes}: {first}");
