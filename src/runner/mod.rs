@@ -27,6 +27,7 @@ use crate::workload::batch_insert::Generator;
 use monitor::Monitor;
 use observe::Watch;
 pub use progress::Progress;
+pub(crate) use progress::say;
 
 /// How a run is carried out: what the command line adds to a scenario.
 #[derive(Clone)]

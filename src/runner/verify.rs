@@ -142,7 +142,9 @@ pub(crate) async fn quiesce_and_hook(run: &Run, command: &str) -> Result<(), Str
     // Standard output is the report's alone.
     let output = shell.stdin(std::process::Stdio::null()).output().await.map_err(|e| format!("--before-verify cannot be run: {e}"))?;
     let said = [output.stdout, output.stderr].concat();
-    eprint!("{}", crate::redact::redact(&String::from_utf8_lossy(&said), &run.options.secrets));
+    if !said.is_empty() {
+        super::say(crate::redact::redact(&String::from_utf8_lossy(&said), &run.options.secrets).trim_end_matches('\n'));
+    }
     if output.status.success() { Ok(()) } else { Err(format!("--before-verify ended with {}", output.status)) }
 }
 
