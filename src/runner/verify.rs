@@ -15,6 +15,7 @@ use super::progress::PhaseProgress;
 use super::{Progress, Run};
 use crate::ledger;
 use crate::report::format::count;
+use crate::redact::HIDDEN;
 use crate::report::{Integrity, IntegrityVerdict};
 use crate::scenario::Scenario;
 use crate::table::Table;
@@ -158,6 +159,8 @@ pub async fn verify_run(folder: &Path, database_url: Option<&str>, progress: &Pr
     let mut scenario: Scenario = serde_json::from_slice(&text).with_context(|| format!("{} is damaged", kept.display()))?;
     if let Some(url) = database_url {
         crate::scenario::database_url::apply_database_url(&mut scenario, url).map_err(anyhow::Error::msg)?;
+    } else if [&scenario.target.postgres, &scenario.target.mysql].into_iter().flatten().any(|server| server.url.contains(HIDDEN)) {
+        bail!("the database's URL carried a password, which is not kept in {}; give the URL again with --database-url", kept.display());
     }
     let path = folder.join(ledger::FILE);
     let run_id = ledger::Ledger::read(&path, |_| {})?.header.run_id;

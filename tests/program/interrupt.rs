@@ -165,7 +165,7 @@ fn a_hidden_password_must_be_given_again() {
         let place = Place::new();
         place.run(&db.rows(100), &[]).json(0);
         let run = place.run_folders().remove(0);
-        place.verify(&run, &[]).refused(&["--database-url"]);
+        place.verify(&run, &[]).refused(&["carried a password, which is not kept in", "give the URL again with --database-url"]);
         assert_eq!(place.verify(&run, &url(&db)).json(0)["checked"], 100);
     }
 }
