@@ -32,13 +32,15 @@ fn words(text: &str, start: &str) -> BTreeSet<String> {
 fn commands() -> Vec<String> {
     let help = help(&[]);
     let list = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
-    let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty() && *name != "help");
+    let names =
+        list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty() && *name != "help");
     names.map(str::to_owned).collect()
 }
 
 #[test]
 fn the_readmes_name_every_flag_and_no_other() {
-    let flags: BTreeSet<String> = commands().iter().flat_map(|command| words(&help(&[command]), "--")).filter(|flag| flag != "--help").collect();
+    let flags: BTreeSet<String> =
+        commands().iter().flat_map(|command| words(&help(&[command]), "--")).filter(|flag| flag != "--help").collect();
     assert!(flags.contains("--before-verify") && flags.len() > 8, "{flags:?}");
     // Of cargo, docker and git.
     let others = ["--release", "--path", "--example", "--wait"].map(str::to_owned);
@@ -106,7 +108,8 @@ fn the_readmes_name_every_key_of_a_scenario() {
     for readme in READMES {
         let text = read(readme);
         // What stands in code spans and blocks; the key may be the end of a path.
-        let code: BTreeSet<&str> = text.split('`').flat_map(|part| part.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))).collect();
+        let code: BTreeSet<&str> =
+            text.split('`').flat_map(|part| part.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))).collect();
         let missing: Vec<_> = all.iter().filter(|key| !code.contains(key.as_str())).collect();
         assert!(missing.is_empty(), "{readme}: {missing:?}");
     }
@@ -180,7 +183,14 @@ fn the_sample_report_is_one_this_version_reads_and_writes() {
 fn every_field_of_a_report_is_described() {
     let text = read("reports/README.md");
     let (written, _) = sample();
-    for part in [&written, &written["integrity"], &written["environment"], &written["outcomes"], &written["timeline"][0], &written["latency"]["lag"]] {
+    for part in [
+        &written,
+        &written["integrity"],
+        &written["environment"],
+        &written["outcomes"],
+        &written["timeline"][0],
+        &written["latency"]["lag"],
+    ] {
         for field in part.as_object().unwrap().keys() {
             assert!(text.contains(&format!("`{field}`")), "{field}");
         }

@@ -198,6 +198,14 @@ async fn prove(run: &Run) -> Integrity {
     if let Some(reason) = run.watch.ledger_failure() {
         return verify::inconclusive(format!("the ledger could not be written: {reason}"));
     }
+    if let Ok(Some(owner)) = run.target.owner(&run.plan.table.name).await
+        && owner != run.id
+    {
+        let table = &run.plan.table.name;
+        return verify::inconclusive(format!(
+            "run {owner} took table {table:?} over; let runs at the same time write to tables of their own"
+        ));
+    }
     let generator = Generator::new(run.scenario.seed, &run.scenario.workload.batch_insert);
     let ledger = run.folder.join(ledger::FILE);
     let integrity = verify::verify(run.target.as_ref(), &run.scenario, &ledger, run.plan.table.clone(), generator, &progress).await;

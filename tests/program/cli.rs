@@ -91,7 +91,8 @@ fn json_prints_the_report_and_nothing_else() {
 #[test]
 fn several_scenarios_give_json_lines_in_their_order() {
     let place = Place::new();
-    let (first, second) = (place.write("quick.yaml", QUICK), place.write("b.yaml", &QUICK.replace("quick", "other").replace("3000", "500")));
+    let (first, second) =
+        (place.write("quick.yaml", QUICK), place.write("b.yaml", &QUICK.replace("quick", "other").replace("3000", "500")));
     let ended = place.batchsql(&["run", "--json", "--no-metrics", "--report-dir", "reports", &first, &second]);
     assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
     let reports: Vec<Value> = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -108,7 +108,8 @@ fn refuse_key_50_no_more(db: &Database) -> &'static str {
 /// A run of 200 rows in which the batch that key 50 is in is rejected; key 50 is stored before verification all the same.
 fn rejected_and_stored(place: &Place, db: &Database, flush_size: u64) -> crate::place::Ended {
     let named = |sql: &str| db.filled(&sql.replace("{trigger}", &format!("{}_50", db.table)));
-    let mut scenario = db.scenario(json!({"rows": 200, "pipeline": {"flush_size": flush_size, "flush_interval": "10s"}}), silent_start(1000));
+    let mut scenario =
+        db.scenario(json!({"rows": 200, "pipeline": {"flush_size": flush_size, "flush_interval": "10s"}}), silent_start(1000));
     scenario["gates"] = json!(["error_rate <= 10%"]);
     let mut running = place.start(&scenario, &["--before-verify", &crate::place::rendezvous(place)]);
     db.await_table(&mut running).execute(&named(refuse_key_50(db)));

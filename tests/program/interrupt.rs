@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use crate::database::{Database, Kind};
 use crate::on_each_database;
-use crate::place::{Place, assert_anomalies, keys};
+use crate::place::{Place, assert_anomalies, keys, meet, rendezvous};
 
 on_each_database!(
     one_signal_drains_verifies_and_reports,
     a_killed_run_is_verified_from_its_ledger,
     a_row_lost_after_a_kill_is_found,
     a_run_whose_table_a_later_one_owns_cannot_be_verified,
+    a_run_whose_table_another_takes_over_accuses_nobody,
 );
 
 /// More rows than any test waits for.
@@ -103,6 +104,17 @@ fn a_run_whose_table_a_later_one_owns_cannot_be_verified(place: &Place, db: &Dat
     assert_eq!(ended.json(0)["checked"], 100);
     db.execute("DROP TABLE {table}");
     place.verify(&second, &url(db)).refused(&["does not exist or was not made by batchsql"]);
+}
+
+fn a_run_whose_table_another_takes_over_accuses_nobody(place: &Place, db: &Database) {
+    let mut running = place.start(&db.rows(200), &["--before-verify", &rendezvous(place)]);
+    meet(place, &mut running);
+    let other = place.run(&db.rows(100), &[]).json(0);
+    place.write("go", "");
+    let report = running.end().json(3);
+    let reason = report["integrity"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with(&format!("run {} took table {:?} over", other["run_id"].as_str().unwrap(), db.table)), "{reason}");
+    assert_eq!((&report["integrity"]["lost"], &report["throughput"]["valid"]), (&json!(0), &json!(false)));
 }
 
 #[test]

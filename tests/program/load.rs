@@ -152,7 +152,8 @@ fn saturation_abort_stops_the_load() {
 fn an_abort_gate_stops_the_load() {
     let place = Place::new();
     let db = Database::sqlite(&place, "aborted");
-    let mut scenario = db.scenario(json!({"pipeline": {"flush_size": 50}}), json!({"executor": "constant-vus", "duration": "10m", "think_time": "1ms"}));
+    let mut scenario =
+        db.scenario(json!({"pipeline": {"flush_size": 50}}), json!({"executor": "constant-vus", "duration": "10m", "think_time": "1ms"}));
     scenario["gates"] = json!([{"gate": "rows_per_second > 100000000", "abort": true, "for": "1s"}]);
     let began = Instant::now();
     let report = place.run(&scenario, &[]).json(1);

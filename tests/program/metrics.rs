@@ -28,7 +28,12 @@ const TEST: &str = "{database=\"sqlite\",test_name=\"metered\"}";
 fn assert_counts(samples: &BTreeMap<String, f64>) {
     for (series, value) in [
         (format!("batchsql_records_processed_total{TABLE}"), 1000.0),
-        (format!("batchsql_records_outcome_total{{database=\"sqlite\",outcome=\"acknowledged\",table=\"metered\",test_name=\"metered\"}}"), 1000.0),
+        (
+            format!(
+                "batchsql_records_outcome_total{{database=\"sqlite\",outcome=\"acknowledged\",table=\"metered\",test_name=\"metered\"}}"
+            ),
+            1000.0,
+        ),
         (format!("batchsql_batch_success_total{TABLE}"), 10.0),
         (format!("batchsql_batch_failed_total{TABLE}"), 0.0),
         (format!("batchsql_batch_size_sum{TABLE}"), 1000.0),

@@ -237,7 +237,9 @@ fn scenarios_that_offer_nothing_or_ask_the_impossible_are_refused_before_anythin
     let place = Place::new();
     let db = Database::sqlite(&place, "rows");
     let closed = || db.rows(100);
-    let open = |rate: Value, duration: &str| db.scenario(json!({}), json!({"executor": "constant-arrival-rate", "rate": rate, "duration": duration}));
+    let open = |rate: Value, duration: &str| {
+        db.scenario(json!({}), json!({"executor": "constant-arrival-rate", "rate": rate, "duration": duration}))
+    };
     let with = |path: &str, value: Value| {
         let mut scenario = closed();
         *scenario.pointer_mut(path).unwrap() = value;
