@@ -293,3 +293,29 @@ fn the_summary_says_that_an_unproven_speed_is_none() {
     assert_eq!(ended.code(), Some(3));
     assert!(ended.stdout.contains("INCONCLUSIVE") && ended.stdout.contains("not proven"), "{}", ended.stdout);
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_changes_no_verdict() {
+    let place = Place::new();
+    let file = place.write("quick.yaml", QUICK);
+    let ends_with = |arguments: &[&str], code: i32| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = place.command(arguments);
+        let status = command.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    };
+    ends_with(&["schema"], 0);
+    ends_with(&["check", &file], 0);
+    ends_with(&["run", "--no-metrics", "--json", &file], 0);
+    ends_with(&["run", "--no-metrics", &file, "--no-verify"], 3);
+    ends_with(&["run", "--no-metrics", &file, "--set", "gates=[\"rows_per_second > 1000000000\"]"], 1);
+    ends_with(&["run", "--no-metrics", &file, "--before-verify", "echo said; echo said >&2"], 0);
+    ends_with(&["verify", place.run_folders().last().unwrap().to_str().unwrap()], 0);
+    ends_with(&["run", "--no-metrics", "nowhere.yaml"], 2);
+    // A disk that is full is told.
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = place.command(&["schema"]).stdout(full).stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().starts_with("batchsql: standard output cannot be written: No space left"));
+}

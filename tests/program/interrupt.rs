@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use crate::database::{Database, Kind};
 use crate::on_each_database;
-use crate::place::{Place, assert_anomalies, keys};
+use crate::place::{Place, assert_anomalies, keys, meet, rendezvous};
 
 on_each_database!(
     one_signal_drains_verifies_and_reports,
     a_killed_run_is_verified_from_its_ledger,
     a_row_lost_after_a_kill_is_found,
     a_run_whose_table_a_later_one_owns_cannot_be_verified,
+    a_run_whose_table_another_takes_over_accuses_nobody,
 );
 
 /// More rows than any test waits for.
@@ -70,7 +71,7 @@ fn verified(place: &Place, db: &Database, run: &Path) -> Value {
 }
 
 fn a_killed_run_is_verified_from_its_ledger(place: &Place, db: &Database) {
-    for bytes in [150, 700, 3000, 9000] {
+    for bytes in [400, 1000, 3000, 9000] {
         let run = killed(place, db, bytes);
         let first = verified(place, db, &run);
         assert!(first["must_be_there"].as_u64().unwrap() > 0, "{bytes}: {first}");
@@ -103,6 +104,17 @@ fn a_run_whose_table_a_later_one_owns_cannot_be_verified(place: &Place, db: &Dat
     assert_eq!(ended.json(0)["checked"], 100);
     db.execute("DROP TABLE {table}");
     place.verify(&second, &url(db)).refused(&["does not exist or was not made by batchsql"]);
+}
+
+fn a_run_whose_table_another_takes_over_accuses_nobody(place: &Place, db: &Database) {
+    let mut running = place.start(&db.rows(200), &["--before-verify", &rendezvous(place)]);
+    meet(place, &mut running);
+    let other = place.run(&db.rows(100), &[]).json(0);
+    place.write("go", "");
+    let report = running.end().json(3);
+    let reason = report["integrity"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with(&format!("run {} took table {:?} over", other["run_id"].as_str().unwrap(), db.table)), "{reason}");
+    assert_eq!((&report["integrity"]["lost"], &report["throughput"]["valid"]), (&json!(0), &json!(false)));
 }
 
 #[test]
@@ -165,7 +177,7 @@ fn a_hidden_password_must_be_given_again() {
         let place = Place::new();
         place.run(&db.rows(100), &[]).json(0);
         let run = place.run_folders().remove(0);
-        place.verify(&run, &[]).refused(&["--database-url"]);
+        place.verify(&run, &[]).refused(&["carried a password, which is not kept in", "give the URL again with --database-url"]);
         assert_eq!(place.verify(&run, &url(&db)).json(0)["checked"], 100);
     }
 }
