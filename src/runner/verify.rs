@@ -15,8 +15,8 @@ use super::progress::PhaseProgress;
 use super::{Progress, Run};
 use crate::ledger;
 use crate::redact::HIDDEN;
+use crate::report::Integrity;
 use crate::report::format::count;
-use crate::report::{Integrity, IntegrityVerdict};
 use crate::scenario::Scenario;
 use crate::table::Table;
 use crate::target::{self, KeyRange, Reader, Target, TargetError};
@@ -28,30 +28,6 @@ pub const SCENARIO_FILE: &str = "scenario.json";
 
 /// Blocks in flight between a reader and its check.
 const BLOCKS: usize = 4;
-
-/// An integrity verdict without findings.
-#[must_use]
-pub fn inconclusive(reason: String) -> Integrity {
-    Integrity {
-        verdict: IntegrityVerdict::Inconclusive,
-        reason: Some(reason),
-        method: "none".to_owned(),
-        rate: None,
-        checked: 0,
-        must_be_there: 0,
-        lost: 0,
-        duplicated: 0,
-        surplus_copies: 0,
-        corrupted: 0,
-        phantom: 0,
-        resurrected: 0,
-        stale: 0,
-        recovered: 0,
-        partial_batches: 0,
-        examples: Vec::new(),
-        duration_seconds: 0.0,
-    }
-}
 
 /// Reads the table back and judges it by the ledger. Whatever keeps it from being read to the end makes the result inconclusive.
 pub(crate) async fn verify(
@@ -66,21 +42,23 @@ pub(crate) async fn verify(
     let conflict = scenario.workload.batch_insert.conflict;
     let expectation = match Expectation::read(ledger, table, conflict, generator) {
         Ok(expectation) => Arc::new(expectation),
-        Err(error) => return inconclusive(error.to_string()),
+        Err(error) => return Integrity::inconclusive(error.to_string()),
     };
     let limit = scenario.verify.quiesce_timeout.0;
     match target.quiesce(&expectation.ledger().sessions, limit).await {
         Ok(left) if left.is_empty() => {}
         Ok(left) => {
             let sessions = left.len();
-            return inconclusive(format!("{sessions} sessions of the run were still open after {limit:?}; raise verify.quiesce_timeout"));
+            return Integrity::inconclusive(format!(
+                "{sessions} sessions of the run were still open after {limit:?}; raise verify.quiesce_timeout"
+            ));
         }
-        Err(error) => return inconclusive(format!("whether the run's sessions have ended cannot be asked: {error}")),
+        Err(error) => return Integrity::inconclusive(format!("whether the run's sessions have ended cannot be asked: {error}")),
     }
     let readers = scenario.verify.readers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
     match read_back(target, &expectation, readers, progress).await {
         Ok(findings) => expectation.conclude(findings, began.elapsed().as_secs_f64()),
-        Err(error) => inconclusive(error.to_string()),
+        Err(error) => Integrity::inconclusive(error.to_string()),
     }
 }
 
