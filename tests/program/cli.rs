@@ -168,7 +168,7 @@ fn set_and_seed_change_the_scenario_and_are_reproduced() {
     let first = quick(&place, &["--json", "--set", "workload.batch_insert.rows=700"]).json(0);
     assert_eq!((&first["integrity"]["checked"], &first["seed"]), (&json!(700), &json!(42)));
     let db = Database { url: format!("sqlite://{}", place.name("reports/data/quick.db")), ..Database::sqlite(&place, "integration_test") };
-    let texts = || db.number("SELECT sum(unicode(name)) FROM {table} WHERE id <= 700");
+    let texts = || db.number("SELECT sum(unicode(data)) FROM {table} WHERE id <= 700");
     let by_42 = texts();
     let second = quick(&place, &["--json", "--set=workload.batch_insert.rows=700", "--seed", "7"]).json(0);
     assert_eq!(second["seed"], 7);
