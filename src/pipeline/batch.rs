@@ -2,11 +2,10 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use tokio::sync::Semaphore;
 
 use super::observer::{BatchInfo, BatchOutcome, Entry, Observer};
 use super::{Counters, retry};
@@ -21,7 +20,8 @@ pub(crate) struct Shared {
     pub(crate) retry: Retry,
     pub(crate) seed: u64,
     pub(crate) observer: Arc<dyn Observer>,
-    pub(crate) slots: Arc<Semaphore>,
+    /// Batches being written.
+    pub(crate) in_flight: AtomicUsize,
     pub(crate) totals: Counters,
 }
 

@@ -21,11 +21,13 @@ mod batch;
 pub mod observer;
 pub mod retry;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use futures::FutureExt as _;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::scenario::PipelineConfig;
@@ -134,17 +136,23 @@ impl Builder {
             retry: self.config.retry.clone(),
             seed: self.seed,
             observer: self.observer,
-            slots: Arc::new(Semaphore::new(concurrency)),
+            in_flight: AtomicUsize::new(0),
             totals: Counters::default(),
         });
+        let (ready, batches) = mpsc::channel(1);
+        let batches = Arc::new(Mutex::new(batches));
+        let mut slots = JoinSet::new();
+        for _ in 0..concurrency.max(1) {
+            slots.spawn(slot(Arc::clone(&shared), Arc::clone(&batches)));
+        }
         let assembler = Assembler {
             shared: Arc::clone(&shared),
             groups: shared.plans.iter().map(|_| Group::default()).collect(),
             flush_size,
             flush_interval: self.config.flush_interval.0,
-            concurrency,
             next_batch: 0,
-            running: JoinSet::new(),
+            ready,
+            slots,
         };
         Ok(Pipeline { queue, concurrency, assembler: tokio::spawn(assembler.run(rows)), shared })
     }
@@ -234,7 +242,7 @@ impl Pipeline {
     /// A handle for looking at the pipeline that does not keep it open.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
-        Gauges { queue: self.queue.downgrade(), slots: Arc::clone(&self.shared.slots), concurrency: self.concurrency }
+        Gauges { queue: self.queue.downgrade(), shared: Arc::clone(&self.shared) }
     }
 
     /// Most batches written at once.
@@ -267,8 +275,7 @@ impl Pipeline {
 #[derive(Clone)]
 pub struct Gauges {
     queue: mpsc::WeakSender<Submission>,
-    slots: Arc<Semaphore>,
-    concurrency: usize,
+    shared: Arc<Shared>,
 }
 
 impl Gauges {
@@ -281,7 +288,20 @@ impl Gauges {
     /// Batches being written.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.concurrency - self.slots.available_permits().min(self.concurrency)
+        self.shared.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// One of the places in which batches are written. It takes the next batch, which stands ready, on the thread on which the last one
+/// ended: waking others in between would cost a batch of 200 rows as much time as SQLite takes for 50 of them.
+async fn slot(shared: Arc<Shared>, ready: Arc<Mutex<mpsc::Receiver<Batch>>>) {
+    loop {
+        let batch = ready.lock().await.recv().await;
+        let Some(batch) = batch else { break };
+        shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        // A panic that is left here is an observer's; the slot must outlive it.
+        let _ = AssertUnwindSafe(batch.run(&shared)).catch_unwind().await;
+        shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -299,9 +319,10 @@ struct Assembler {
     groups: Vec<Group>,
     flush_size: usize,
     flush_interval: Duration,
-    concurrency: usize,
     next_batch: u64,
-    running: JoinSet<()>,
+    /// Takes one batch, so that it is formed while the last ones are written.
+    ready: mpsc::Sender<Batch>,
+    slots: JoinSet<()>,
 }
 
 impl Assembler {
@@ -325,7 +346,8 @@ impl Assembler {
         for table in 0..self.groups.len() {
             self.flush(table, &queue).await;
         }
-        while self.running.join_next().await.is_some() {}
+        drop(self.ready);
+        while self.slots.join_next().await.is_some() {}
         self.shared.observer.gauges(0, 0);
     }
 
@@ -353,21 +375,16 @@ impl Assembler {
         }
     }
 
-    /// Waits for a free slot, which is what makes the queue fill and `submit` wait, and starts the batch in it.
+    /// Hands the group over as a batch, waiting until the last one has been taken: what makes the queue fill and `submit` wait.
     async fn flush(&mut self, table: usize, queue: &mpsc::Receiver<Submission>) {
         let group = std::mem::take(&mut self.groups[table]);
         let Some(first) = group.first else { return };
         self.shared.observer.assembled(&self.shared.plans[table].table.name, group.rows.len(), first.elapsed());
-        let slot = Arc::clone(&self.shared.slots).acquire_owned().await.expect("the slots are never closed");
+        self.shared.observer.gauges(queue.len(), self.shared.in_flight.load(Ordering::Relaxed));
         let batch = Batch { id: self.next_batch, table, entries: group.entries, rows: Arc::new(group.rows) };
         self.next_batch += 1;
-        self.shared.observer.gauges(queue.len(), self.concurrency - self.shared.slots.available_permits());
-        let shared = Arc::clone(&self.shared);
-        self.running.spawn(async move {
-            batch.run(&shared).await;
-            drop(slot);
-        });
-        while self.running.try_join_next().is_some() {}
+        // The slots stay as long as there is a sender.
+        let _ = self.ready.send(batch).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! One batch as one SQLite transaction.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use rusqlite::limits::Limit;
 use rusqlite::{CachedStatement, Connection, TransactionBehavior};
@@ -9,9 +10,15 @@ use super::{classify, conflict_sql, quote};
 use crate::table::{ColumnType, Row, Table, Value, write_decimal};
 use crate::target::{Applied, ErrorClass, Failure, Method, WritePlan, sql};
 
-/// Writes `rows` and commits; on failure everything is rolled back.
-pub(super) fn batch(connection: &mut Connection, plan: &WritePlan, rows: &[Row]) -> Result<(), Failure> {
+/// Instructions of SQLite's machine between two looks at the clock; an INSERT takes about 30.
+const LOOK: i32 = 1_000;
+
+/// Writes `rows` and commits; on failure, and when it takes longer than `limit`, everything is rolled back and says so: better than
+/// an unknown outcome.
+pub(super) fn batch(connection: &mut Connection, plan: &WritePlan, rows: &[Row], limit: Duration) -> Result<(), Failure> {
     let failure = |e: &rusqlite::Error, applied| Failure { class: classify(e), applied, message: e.to_string() };
+    let began = Instant::now();
+    connection.progress_handler(LOOK, Some(move || began.elapsed() > limit)).map_err(|e| failure(&e, Applied::No))?;
     let limits = limits(connection, plan).map_err(|e| failure(&e, Applied::No))?;
     let statements = sql::split(&plan.table, plan.conflict, rows, limits)?;
     // IMMEDIATE takes the write lock first, so that a busy database is met before any work is done.
