@@ -5,6 +5,7 @@ mod cli;
 #[path = "../common/mod.rs"]
 mod common;
 mod database;
+mod gone;
 mod integrity;
 mod interrupt;
 mod load;

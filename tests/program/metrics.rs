@@ -29,9 +29,8 @@ fn assert_counts(samples: &BTreeMap<String, f64>) {
     for (series, value) in [
         (format!("batchsql_records_processed_total{TABLE}"), 1000.0),
         (
-            format!(
-                "batchsql_records_outcome_total{{database=\"sqlite\",outcome=\"acknowledged\",table=\"metered\",test_name=\"metered\"}}"
-            ),
+            "batchsql_records_outcome_total{database=\"sqlite\",outcome=\"acknowledged\",table=\"metered\",test_name=\"metered\"}"
+                .to_owned(),
             1000.0,
         ),
         (format!("batchsql_batch_success_total{TABLE}"), 10.0),

@@ -90,7 +90,7 @@ impl Place {
         Running { child: command.spawn().unwrap(), stdout, stderr, reports: self.path("reports"), before }
     }
 
-    /// The runs' folders under `reports`.
+    /// The runs' folders under `reports`, the latest last.
     pub(crate) fn run_folders(&self) -> Vec<PathBuf> {
         run_folders(&self.path("reports"))
     }
@@ -116,7 +116,7 @@ impl Place {
 fn run_folders(reports: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(reports).into_iter().flatten();
     let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.join("ledger").is_file()).collect();
-    folders.sort();
+    folders.sort_by_key(|folder| fs::metadata(folder.join("ledger")).unwrap().modified().unwrap());
     folders
 }
 
