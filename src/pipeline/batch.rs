@@ -1,8 +1,8 @@
 //! One batch from its slot to its outcome: take a connection, announce, send, and on failure decide whether to try again.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -22,6 +22,9 @@ pub(crate) struct Shared {
     pub(crate) observer: Arc<dyn Observer>,
     /// Batches being written.
     pub(crate) in_flight: AtomicUsize,
+    /// Rows of batches that have ended, at most `most_spare`.
+    pub(crate) spare: Mutex<Vec<Row>>,
+    pub(crate) most_spare: usize,
     pub(crate) totals: Counters,
 }
 
@@ -45,7 +48,7 @@ struct Progress {
 
 impl Batch {
     /// Runs the batch to its outcome and tells the observer.
-    pub(crate) async fn run(self, shared: &Shared) {
+    pub(crate) async fn run(&self, shared: &Shared) {
         let mut progress = Progress::default();
         let outcome = match AssertUnwindSafe(self.attempts(shared, &mut progress)).catch_unwind().await {
             Ok(outcome) => outcome,
@@ -63,6 +66,16 @@ impl Batch {
         };
         counter.fetch_add(self.rows.len() as u64, Ordering::Release);
         shared.observer.finished(&info, &outcome, progress.first_sent.map_or(Duration::ZERO, |sent| sent.elapsed()));
+    }
+
+    /// Keeps the rows for [`super::Pipeline::spare`].
+    pub(crate) fn recycle(self, shared: &Shared) {
+        // A target that still holds them keeps them.
+        let Some(mut rows) = Arc::into_inner(self.rows) else { return };
+        let mut spare = shared.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = shared.most_spare - spare.len();
+        rows.truncate(room);
+        spare.append(&mut rows);
     }
 
     async fn attempts(&self, shared: &Shared, progress: &mut Progress) -> BatchOutcome {

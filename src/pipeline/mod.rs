@@ -137,24 +137,15 @@ impl Builder {
             seed: self.seed,
             observer: self.observer,
             in_flight: AtomicUsize::new(0),
+            spare: std::sync::Mutex::default(),
+            most_spare: 2 * flush_size,
             totals: Counters::default(),
         });
-        let (ready, batches) = mpsc::channel(1);
-        let batches = Arc::new(Mutex::new(batches));
-        let mut slots = JoinSet::new();
-        for _ in 0..concurrency.max(1) {
-            slots.spawn(slot(Arc::clone(&shared), Arc::clone(&batches)));
-        }
-        let assembler = Assembler {
-            shared: Arc::clone(&shared),
-            groups: shared.plans.iter().map(|_| Group::default()).collect(),
-            flush_size,
-            flush_interval: self.config.flush_interval.0,
-            next_batch: 0,
-            ready,
-            slots,
-        };
-        Ok(Pipeline { queue, concurrency, assembler: tokio::spawn(assembler.run(rows)), shared })
+        let groups = shared.plans.iter().map(|_| Group::default()).collect();
+        let flush_interval = self.config.flush_interval.0;
+        let intake = Intake { queue: rows, inbox: Vec::new(), groups, flush_size, flush_interval, next_batch: 0 };
+        let slots = tokio::spawn(slots(concurrency, intake, Arc::clone(&shared)));
+        Ok(Pipeline { queue, concurrency, slots, shared })
     }
 }
 
@@ -178,7 +169,7 @@ pub(crate) struct Counters {
 pub struct Pipeline {
     queue: mpsc::Sender<Submission>,
     concurrency: usize,
-    assembler: JoinHandle<()>,
+    slots: JoinHandle<()>,
     shared: Arc<Shared>,
 }
 
@@ -239,6 +230,13 @@ impl Pipeline {
         }
     }
 
+    /// A row whose batch has ended, if one is at hand: filling it again costs half of what allocating a new one does.
+    #[must_use]
+    pub fn spare(&self) -> Option<Row> {
+        // Waiting for the lock would cost more than the row is worth.
+        self.shared.spare.try_lock().ok()?.pop()
+    }
+
     /// A handle for looking at the pipeline that does not keep it open.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
@@ -260,8 +258,8 @@ impl Pipeline {
     /// Takes no more rows, flushes what is queued, and returns when every row has its outcome.
     pub async fn close(self) -> Totals {
         drop(self.queue);
-        // The assembler itself runs no foreign code; should it panic, the totals say what is missing.
-        let _ = self.assembler.await;
+        // Panics of foreign code end in their batch; should one be left, the totals say what is missing.
+        let _ = self.slots.await;
         let totals = &self.shared.totals;
         Totals {
             acknowledged: totals.acknowledged.load(Ordering::Acquire),
@@ -292,19 +290,6 @@ impl Gauges {
     }
 }
 
-/// One of the places in which batches are written. It takes the next batch, which stands ready, on the thread on which the last one
-/// ended: waking others in between would cost a batch of 200 rows as much time as SQLite takes for 50 of them.
-async fn slot(shared: Arc<Shared>, ready: Arc<Mutex<mpsc::Receiver<Batch>>>) {
-    loop {
-        let batch = ready.lock().await.recv().await;
-        let Some(batch) = batch else { break };
-        shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        // A panic that is left here is an observer's; the slot must outlive it.
-        let _ = AssertUnwindSafe(batch.run(&shared)).catch_unwind().await;
-        shared.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Rows of one table that wait for their batch to fill.
 #[derive(Default)]
 struct Group {
@@ -313,78 +298,92 @@ struct Group {
     first: Option<Instant>,
 }
 
-/// Forms batches and hands them to the slots: the one consumer of the queue.
-struct Assembler {
-    shared: Arc<Shared>,
+/// Writes batches in `concurrency` places at once until the queue is closed and empty.
+async fn slots(concurrency: usize, intake: Intake, shared: Arc<Shared>) {
+    let intake = Arc::new(Mutex::new(intake));
+    let mut slots = JoinSet::new();
+    for _ in 0..concurrency.max(1) {
+        slots.spawn(slot(Arc::clone(&intake), Arc::clone(&shared)));
+    }
+    while slots.join_next().await.is_some() {}
+    shared.observer.gauges(0, 0);
+}
+
+/// A free slot forms its next batch itself, on the thread on which the last one ended: having another task do it would cost a batch
+/// of 200 rows more time in wake-ups than SQLite takes to write a quarter of it.
+async fn slot(intake: Arc<Mutex<Intake>>, shared: Arc<Shared>) {
+    loop {
+        let batch = intake.lock().await.next(&shared).await;
+        let Some(batch) = batch else { break };
+        // A panic that is left here is an observer's; the slot must outlive it.
+        let _ = AssertUnwindSafe(batch.run(&shared)).catch_unwind().await;
+        shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+        batch.recycle(&shared);
+    }
+}
+
+/// The one consumer of the queue: forms batches. While every slot is busy rows stay in the queue, which is what makes `submit` wait.
+struct Intake {
+    queue: mpsc::Receiver<Submission>,
+    inbox: Vec<Submission>,
     groups: Vec<Group>,
     flush_size: usize,
     flush_interval: Duration,
     next_batch: u64,
-    /// Takes one batch, so that it is formed while the last ones are written.
-    ready: mpsc::Sender<Batch>,
-    slots: JoinSet<()>,
 }
 
-impl Assembler {
-    async fn run(mut self, mut queue: mpsc::Receiver<Submission>) {
-        let mut inbox = Vec::with_capacity(self.flush_size.min(1024));
+impl Intake {
+    /// The next batch: a full one, one whose interval is over, or, once the queue is closed, the rest; `None` when nothing is left.
+    async fn next(&mut self, shared: &Shared) -> Option<Batch> {
         loop {
             let due = self.groups.iter().filter_map(|group| group.first).min().map(|first| first + self.flush_interval);
+            // No group can get more rows than it has room for.
+            let room = self.flush_size - self.groups.iter().map(|group| group.rows.len()).max().unwrap_or(0);
             let received = tokio::select! {
                 biased;
-                received = queue.recv_many(&mut inbox, self.flush_size.min(1024)) => Some(received),
+                received = self.queue.recv_many(&mut self.inbox, room) => Some(received),
                 () = sleep_until(due) => None,
             };
-            for submission in inbox.drain(..) {
-                self.add(submission, &queue).await;
+            for submission in self.inbox.drain(..) {
+                self.groups[submission.table].add(submission, self.flush_size);
             }
-            if received == Some(0) {
-                break;
+            let closed = received == Some(0);
+            if let Some(table) = self.ripe(closed) {
+                return Some(self.batch(table, shared));
             }
-            self.flush_due(&queue).await;
-        }
-        for table in 0..self.groups.len() {
-            self.flush(table, &queue).await;
-        }
-        drop(self.ready);
-        while self.slots.join_next().await.is_some() {}
-        self.shared.observer.gauges(0, 0);
-    }
-
-    async fn add(&mut self, submission: Submission, queue: &mpsc::Receiver<Submission>) {
-        let table = submission.table;
-        let group = &mut self.groups[table];
-        if group.first.is_none() {
-            group.first = Some(Instant::now());
-            group.rows.reserve_exact(self.flush_size.min(65_536));
-            group.entries.reserve_exact(self.flush_size.min(65_536));
-        }
-        group.entries.push(Entry { id: submission.id, due: submission.due });
-        group.rows.push(submission.row);
-        if group.rows.len() >= self.flush_size {
-            self.flush(table, queue).await;
-        }
-    }
-
-    async fn flush_due(&mut self, queue: &mpsc::Receiver<Submission>) {
-        let now = Instant::now();
-        for table in 0..self.groups.len() {
-            if self.groups[table].first.is_some_and(|first| now.duration_since(first) >= self.flush_interval) {
-                self.flush(table, queue).await;
+            if closed {
+                return None;
             }
         }
     }
 
-    /// Hands the group over as a batch, waiting until the last one has been taken: what makes the queue fill and `submit` wait.
-    async fn flush(&mut self, table: usize, queue: &mpsc::Receiver<Submission>) {
-        let group = std::mem::take(&mut self.groups[table]);
-        let Some(first) = group.first else { return };
-        self.shared.observer.assembled(&self.shared.plans[table].table.name, group.rows.len(), first.elapsed());
-        self.shared.observer.gauges(queue.len(), self.shared.in_flight.load(Ordering::Relaxed));
-        let batch = Batch { id: self.next_batch, table, entries: group.entries, rows: Arc::new(group.rows) };
+    /// A group that is to be written now.
+    fn ripe(&self, closed: bool) -> Option<usize> {
+        let over = |first: Instant| closed || first.elapsed() >= self.flush_interval;
+        self.groups.iter().position(|group| group.rows.len() >= self.flush_size || group.first.is_some_and(over))
+    }
+
+    fn batch(&mut self, table: usize, shared: &Shared) -> Batch {
+        let Group { entries, rows, first } = std::mem::take(&mut self.groups[table]);
+        let took = first.map_or(Duration::ZERO, |first| first.elapsed());
+        shared.observer.assembled(&shared.plans[table].table.name, rows.len(), took);
+        let in_flight = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        shared.observer.gauges(self.queue.len(), in_flight);
+        let id = self.next_batch;
         self.next_batch += 1;
-        // The slots stay as long as there is a sender.
-        let _ = self.ready.send(batch).await;
+        Batch { id, table, entries, rows: Arc::new(rows) }
+    }
+}
+
+impl Group {
+    fn add(&mut self, submission: Submission, flush_size: usize) {
+        if self.first.is_none() {
+            self.first = Some(Instant::now());
+            self.rows.reserve_exact(flush_size.min(65_536));
+            self.entries.reserve_exact(flush_size.min(65_536));
+        }
+        self.entries.push(Entry { id: submission.id, due: submission.due });
+        self.rows.push(submission.row);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::pipeline::{Pipeline, Submission, SubmitError};
 use crate::recorder::Recorder;
 use crate::scenario::{Arrivals, Saturation};
 use crate::schedule::{Rate, Schedule, Vus};
+use crate::table::Row;
 use crate::workload::batch_insert::Generator;
 
 /// What was offered, seen from the generator.
@@ -114,7 +115,8 @@ async fn worker(work: Arc<Loop>, vus: Arc<Vus>, number: u32) -> Offered {
         }
         let due = now;
         work.take_place().await;
-        if work.pipeline.submit(Submission { table: 0, id: index, due, row: work.generator.row(index) }).await.is_err() {
+        let submission = Submission { table: 0, id: index, due, row: work.row(index) };
+        if work.pipeline.submit(submission).await.is_err() {
             break;
         }
         offered.operations += 1;
@@ -132,6 +134,12 @@ async fn worker(work: Arc<Loop>, vus: Arc<Vus>, number: u32) -> Offered {
 }
 
 impl Loop {
+    fn row(&self, index: u64) -> Row {
+        let mut row = self.pipeline.spare().unwrap_or_default();
+        self.generator.fill(index, &mut row);
+        row
+    }
+
     async fn pause_until(&self, instant: Instant) {
         tokio::select! {
             () = tokio::time::sleep_until(instant.into()) => {}
@@ -167,7 +175,7 @@ fn open(work: &Loop, rate: &Rate, arrivals: Arrivals, seed: u64, runtime: &tokio
         };
         let due = work.epoch + start;
         // Made before it is due, so that making it costs no lag.
-        let row = work.generator.row(index);
+        let row = work.row(index);
         if !sleep_until(due, &work.stop) {
             break;
         }
