@@ -335,24 +335,24 @@ struct Intake {
 impl Intake {
     /// The next batch: a full one, one whose interval is over, or, once the queue is closed, the rest; `None` when nothing is left.
     async fn next(&mut self, shared: &Shared) -> Option<Batch> {
+        let mut closed = false;
         loop {
-            let due = self.groups.iter().filter_map(|group| group.first).min().map(|first| first + self.flush_interval);
-            // No group can get more rows than it has room for.
-            let room = self.flush_size - self.groups.iter().map(|group| group.rows.len()).max().unwrap_or(0);
-            let received = tokio::select! {
-                biased;
-                received = self.queue.recv_many(&mut self.inbox, room) => Some(received),
-                () = sleep_until(due) => None,
-            };
-            for submission in self.inbox.drain(..) {
-                self.groups[submission.table].add(submission, self.flush_size);
-            }
-            let closed = received == Some(0);
             if let Some(table) = self.ripe(closed) {
                 return Some(self.batch(table, shared));
             }
             if closed {
                 return None;
+            }
+            let due = self.groups.iter().filter_map(|group| group.first).min().map(|first| first + self.flush_interval);
+            // No group can get more rows than it has room for.
+            let room = self.flush_size - self.groups.iter().map(|group| group.rows.len()).max().unwrap_or(0);
+            tokio::select! {
+                biased;
+                received = self.queue.recv_many(&mut self.inbox, room) => closed = received == 0,
+                () = sleep_until(due) => {}
+            }
+            for submission in self.inbox.drain(..) {
+                self.groups[submission.table].add(submission, self.flush_size);
             }
         }
     }
