@@ -1,6 +1,6 @@
 //! What each command does, from parsed flags to an exit code.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
@@ -9,7 +9,7 @@ use crate::cli::{CheckArgs, RunArgs, Scenarios, VerifyArgs};
 use crate::metrics::{DEFAULT_LISTEN, PrometheusMetrics};
 use crate::redact;
 use crate::report::{self, Integrity, IntegrityVerdict, Report, Verdict};
-use crate::runner::{self, Options, Progress};
+use crate::runner::{self, Options, Progress, say};
 use crate::scenario::database_url::apply_database_url;
 use crate::scenario::{Scenario, load, plan, schema};
 use crate::target;
@@ -26,12 +26,14 @@ pub(crate) async fn run(args: RunArgs) -> u8 {
     let mut codes = Vec::new();
     for file in &args.scenarios.files {
         if stop.is_cancelled() {
+            // What was asked for was not all done, even if the last run was through before the signal.
+            codes.push(INTERRUPTED);
             break;
         }
-        codes.push(match run_one(&args, file, &mut metrics, &stop).await {
-            Ok(report) => show(&args, &report).map_or_else(|error| failed(&error, &[]), |()| exit_code(&report)),
-            Err(Refused { error, secrets }) => failed(&error, &secrets),
-        });
+        match run_one(&args, file, &mut metrics, &stop).await {
+            Ok(report) => codes.extend([exit_code(&report), show(&args, &report)]),
+            Err(Refused { error, secrets }) => codes.push(failed(&error, &secrets)),
+        }
     }
     if let Some(metrics) = metrics {
         linger(&metrics, &args, &stop).await;
@@ -72,8 +74,19 @@ async fn run_one(
 }
 
 fn failed(error: &anyhow::Error, secrets: &[String]) -> u8 {
-    eprintln!("batchsql: {}", redact::redact(&format!("{error:#}"), secrets));
+    say(&format!("batchsql: {}", redact::redact(&format!("{error:#}"), secrets)));
     COULD_NOT_RUN
+}
+
+/// Puts `text` on standard output. A reader that has seen enough (`| head`) is no failure; a full disk is.
+fn print(text: &str) -> u8 {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            failed(&anyhow::Error::new(error).context("standard output cannot be written"), &[])
+        }
+        _ => 0,
+    }
 }
 
 struct Loaded {
@@ -108,7 +121,7 @@ async fn serve_metrics(args: &RunArgs, scenario: &Scenario) -> anyhow::Result<Pr
     metrics.set_metrics_prefix(&scenario.metrics.prefix)?;
     let listening = metrics.listen(args.metrics_listen.unwrap_or(DEFAULT_LISTEN), args.metrics_listen.is_some()).await?;
     if let Some(note) = listening.note.filter(|_| !args.quiet) {
-        eprintln!("batchsql: {note}");
+        say(&format!("batchsql: {note}"));
     }
     Ok(metrics)
 }
@@ -117,7 +130,7 @@ async fn serve_metrics(args: &RunArgs, scenario: &Scenario) -> anyhow::Result<Pr
 async fn linger(metrics: &PrometheusMetrics, args: &RunArgs, stop: &CancellationToken) {
     if !args.metrics_linger.is_zero() && !stop.is_cancelled() {
         if !args.quiet {
-            eprintln!("batchsql: serving metrics for another {}", humantime::format_duration(args.metrics_linger));
+            say(&format!("batchsql: serving metrics for another {}", humantime::format_duration(args.metrics_linger)));
         }
         tokio::select! {
             () = tokio::time::sleep(args.metrics_linger) => {}
@@ -131,7 +144,7 @@ async fn linger(metrics: &PrometheusMetrics, args: &RunArgs, stop: &Cancellation
 async fn watch_signals(stop: CancellationToken) {
     signal().await;
     stop.cancel();
-    eprintln!("batchsql: stopping; what was submitted is drained, verified and reported (once more to stop at once)");
+    say("batchsql: stopping; what was submitted is drained, verified and reported (once more to stop at once)");
     signal().await;
     std::process::exit(i32::from(INTERRUPTED));
 }
@@ -164,15 +177,19 @@ fn color() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-fn show(args: &RunArgs, report: &Report) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        serde_json::to_writer(&mut out, report)?;
-        writeln!(out)?;
-    } else if !args.quiet {
-        writeln!(out, "{}", report::console::summary(report, &args.report_dir.join(&report.run_id), color()))?;
+fn show(args: &RunArgs, report: &Report) -> u8 {
+    match (args.json, args.quiet) {
+        (true, _) => print_json(report),
+        (false, true) => 0,
+        (false, false) => print(&(report::console::summary(report, &args.report_dir.join(&report.run_id), color()) + "\n")),
     }
-    Ok(())
+}
+
+fn print_json(value: &impl serde::Serialize) -> u8 {
+    match serde_json::to_string(value) {
+        Ok(text) => print(&(text + "\n")),
+        Err(error) => failed(&error.into(), &[]),
+    }
 }
 
 /// The command that repeats the run, secrets hidden.
@@ -224,9 +241,8 @@ pub(crate) fn check(args: &CheckArgs) -> u8 {
         codes.push(match load_scenario(&args.scenarios, file) {
             Ok(Loaded { scenario, notes, .. }) => {
                 let ddl = scenario.target.database().map(|database| target::ddl(database, &scenario.workload.batch_insert.table()));
-                print!("{}", plan::plan(&scenario, &ddl.unwrap_or_default()));
-                notes.iter().for_each(|note| println!("note: {note}"));
-                0
+                let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
+                print(&(plan::plan(&scenario, &ddl.unwrap_or_default()) + &notes))
             }
             Err(error) => failed(&error, &[]),
         });
@@ -239,20 +255,17 @@ pub(crate) async fn verify(args: VerifyArgs) -> u8 {
     let folder = if args.run.is_dir() { args.run.clone() } else { args.report_dir.join(&args.run) };
     let secrets = args.database_url.as_deref().map(redact::secrets_of_url).unwrap_or_default();
     match runner::verify::verify_run(&folder, args.database_url.as_deref(), &progress(args.quiet || args.json)).await {
-        Ok(integrity) => show_integrity(&args, &integrity).map_or_else(|error| failed(&error, &secrets), |()| integrity_code(&integrity)),
+        Ok(integrity) => gravest(&[integrity_code(&integrity), show_integrity(&args, &integrity)]),
         Err(error) => failed(&error, &secrets),
     }
 }
 
-fn show_integrity(args: &VerifyArgs, integrity: &Integrity) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        serde_json::to_writer(&mut out, integrity)?;
-        writeln!(out)?;
-    } else if !args.quiet {
-        write!(out, "{}", report::console::findings(integrity, color()))?;
+fn show_integrity(args: &VerifyArgs, integrity: &Integrity) -> u8 {
+    match (args.json, args.quiet) {
+        (true, _) => print_json(integrity),
+        (false, true) => 0,
+        (false, false) => print(&report::console::findings(integrity, color())),
     }
-    Ok(())
 }
 
 fn integrity_code(integrity: &Integrity) -> u8 {
@@ -265,8 +278,7 @@ fn integrity_code(integrity: &Integrity) -> u8 {
 
 /// Prints the JSON Schema of a scenario.
 pub(crate) fn schema() -> u8 {
-    println!("{:#}", schema::json_schema());
-    0
+    print(&format!("{:#}\n", schema::json_schema()))
 }
 
 #[cfg(test)]

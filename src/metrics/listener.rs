@@ -56,7 +56,12 @@ pub(super) async fn start(metrics: PrometheusMetrics, asked: SocketAddr, explici
         bound => (bound.map_err(failed)?, false),
     };
     let address = listener.local_addr().map_err(failed)?;
-    let note = moved.then(|| format!("port {} is in use: metrics are on http://{address}/metrics", asked.port()));
+    let place = format!("metrics are on http://{address}/metrics");
+    let note = match (moved, asked.port()) {
+        (true, port) => Some(format!("port {port} is in use: {place}")),
+        (false, 0) => Some(place),
+        (false, _) => None,
+    };
     let stop = CancellationToken::new();
     let service = axum::serve(listener, router(metrics)).with_graceful_shutdown(stop.clone().cancelled_owned());
     let task = tokio::spawn(async move {

@@ -256,6 +256,32 @@ pub struct Integrity {
     pub duration_seconds: f64,
 }
 
+impl Integrity {
+    /// A verdict without findings.
+    #[must_use]
+    pub fn inconclusive(reason: String) -> Self {
+        Self {
+            verdict: IntegrityVerdict::Inconclusive,
+            reason: Some(reason),
+            method: "none".to_owned(),
+            rate: None,
+            checked: 0,
+            must_be_there: 0,
+            lost: 0,
+            duplicated: 0,
+            surplus_copies: 0,
+            corrupted: 0,
+            phantom: 0,
+            resurrected: 0,
+            stale: 0,
+            recovered: 0,
+            partial_batches: 0,
+            examples: Vec::new(),
+            duration_seconds: 0.0,
+        }
+    }
+}
+
 /// One anomaly, by its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anomaly {

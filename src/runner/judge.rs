@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::load::Offered;
 use super::monitor::Watched;
+use super::observe::Errors;
 use super::{Phases, Run};
 use crate::environment;
 use crate::gate::{self, Evidence, Gate, Sample};
@@ -20,9 +21,12 @@ pub(super) fn report(run: &Run, phases: &Phases, watched: Watched, integrity: In
     let outcomes = sum(&warmup.outcomes, &main.outcomes);
     assert_eq!(outcomes.offered, phases.load.operations, "every offered operation must have an outcome or be dropped: {outcomes:?}");
     assert_eq!(outcomes.attempted, outcomes.acknowledged + outcomes.rejected + outcomes.unknown);
-    let gates = judge_gates(run, phases, &warmup, &main, &integrity);
-    let (verdict, reasons) = verdict(run, phases, &watched, &gates, &main);
+    let mut gates = judge_gates(run, phases, &warmup, &main, &integrity);
     let errors = run.watch.errors();
+    if target_gone(&integrity, &errors) {
+        excuse_errors(&mut gates);
+    }
+    let (verdict, reasons) = verdict(run, phases, &watched, &gates, &main);
     let redact = |text: &String| crate::redact::redact(text, &run.options.secrets);
     Report {
         schema_version: SCHEMA_VERSION,
@@ -48,6 +52,21 @@ pub(super) fn report(run: &Run, phases: &Phases, watched: Watched, integrity: In
         gates,
         resources: environment::resources(),
         histograms: Histograms { response: main.response.encode(), service: main.service.encode(), lag: main.lag.encode() },
+    }
+}
+
+/// Whether the target went away during the run: it cannot be read, and every batch that failed lost its connection.
+fn target_gone(integrity: &Integrity, errors: &Errors) -> bool {
+    let lost_connection = |class: &str| ["final:connection", "final:timeout"].contains(&class);
+    let mut failed = errors.counts.keys().filter(|class| class.starts_with("final:")).peekable();
+    integrity.verdict == IntegrityVerdict::Inconclusive && failed.peek().is_some() && failed.all(|class| lost_connection(class))
+}
+
+/// The errors of a target that is gone say nothing about how it serves: without a gate of the scenario they decide nothing.
+fn excuse_errors(gates: &mut [GateResult]) {
+    for gate in gates.iter_mut().filter(|gate| gate.implicit && gate.verdict == Verdict::Fail) {
+        gate.verdict = Verdict::Inconclusive;
+        gate.message.push_str("; the target was gone");
     }
 }
 

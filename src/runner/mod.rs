@@ -27,6 +27,7 @@ use crate::workload::batch_insert::Generator;
 use monitor::Monitor;
 use observe::Watch;
 pub use progress::Progress;
+pub(crate) use progress::say;
 
 /// How a run is carried out: what the command line adds to a scenario.
 #[derive(Clone)]
@@ -189,13 +190,21 @@ async fn prove(run: &Run) -> Integrity {
     if let Some(command) = &run.options.before_verify
         && let Err(reason) = verify::quiesce_and_hook(run, command).await
     {
-        return verify::inconclusive(reason);
+        return Integrity::inconclusive(reason);
     }
     if run.options.no_verify || run.scenario.verify.method == VerifyMethod::Off {
-        return verify::inconclusive("verification was switched off, so nothing is proven".to_owned());
+        return Integrity::inconclusive("verification was switched off, so nothing is proven".to_owned());
     }
     if let Some(reason) = run.watch.ledger_failure() {
-        return verify::inconclusive(format!("the ledger could not be written: {reason}"));
+        return Integrity::inconclusive(format!("the ledger could not be written: {reason}"));
+    }
+    if let Ok(Some(owner)) = run.target.owner(&run.plan.table.name).await
+        && owner != run.id
+    {
+        let table = &run.plan.table.name;
+        return Integrity::inconclusive(format!(
+            "run {owner} took table {table:?} over; let runs at the same time write to tables of their own"
+        ));
     }
     let generator = Generator::new(run.scenario.seed, &run.scenario.workload.batch_insert);
     let ledger = run.folder.join(ledger::FILE);

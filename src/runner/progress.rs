@@ -1,5 +1,6 @@
 //! What people see while a run goes on: a line that is redrawn on a terminal, plain lines elsewhere. Always on standard error.
 
+use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,11 @@ pub enum Progress {
     Lines,
     /// A line that is redrawn.
     Terminal,
+}
+
+/// Says a line on standard error. Whether anybody listens any more (`2>&1 | head`) changes nothing for the run.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Progress of one phase.
@@ -70,7 +76,7 @@ impl PhaseProgress {
                 if now >= next.0 {
                     next.1 = (next.1 + next.1 / 2).min(MOST_BETWEEN_LINES);
                     next.0 = now + next.1;
-                    eprintln!("{name}: {}", message());
+                    say(&format!("{name}: {}", message()));
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Reading everything back: wait until the run's sessions have ended, stream the key ranges in parallel, and let the verifier judge.
 //! Also `batchsql verify RUN`, which does it from the ledger and the scenario kept beside it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +14,9 @@ use tokio::task::JoinSet;
 use super::progress::PhaseProgress;
 use super::{Progress, Run};
 use crate::ledger;
+use crate::redact::HIDDEN;
+use crate::report::Integrity;
 use crate::report::format::count;
-use crate::report::{Integrity, IntegrityVerdict};
 use crate::scenario::Scenario;
 use crate::table::Table;
 use crate::target::{self, KeyRange, Reader, Target, TargetError};
@@ -26,30 +28,6 @@ pub const SCENARIO_FILE: &str = "scenario.json";
 
 /// Blocks in flight between a reader and its check.
 const BLOCKS: usize = 4;
-
-/// An integrity verdict without findings.
-#[must_use]
-pub fn inconclusive(reason: String) -> Integrity {
-    Integrity {
-        verdict: IntegrityVerdict::Inconclusive,
-        reason: Some(reason),
-        method: "none".to_owned(),
-        rate: None,
-        checked: 0,
-        must_be_there: 0,
-        lost: 0,
-        duplicated: 0,
-        surplus_copies: 0,
-        corrupted: 0,
-        phantom: 0,
-        resurrected: 0,
-        stale: 0,
-        recovered: 0,
-        partial_batches: 0,
-        examples: Vec::new(),
-        duration_seconds: 0.0,
-    }
-}
 
 /// Reads the table back and judges it by the ledger. Whatever keeps it from being read to the end makes the result inconclusive.
 pub(crate) async fn verify(
@@ -64,21 +42,23 @@ pub(crate) async fn verify(
     let conflict = scenario.workload.batch_insert.conflict;
     let expectation = match Expectation::read(ledger, table, conflict, generator) {
         Ok(expectation) => Arc::new(expectation),
-        Err(error) => return inconclusive(error.to_string()),
+        Err(error) => return Integrity::inconclusive(error.to_string()),
     };
     let limit = scenario.verify.quiesce_timeout.0;
     match target.quiesce(&expectation.ledger().sessions, limit).await {
         Ok(left) if left.is_empty() => {}
         Ok(left) => {
             let sessions = left.len();
-            return inconclusive(format!("{sessions} sessions of the run were still open after {limit:?}; raise verify.quiesce_timeout"));
+            return Integrity::inconclusive(format!(
+                "{sessions} sessions of the run were still open after {limit:?}; raise verify.quiesce_timeout"
+            ));
         }
-        Err(error) => return inconclusive(format!("whether the run's sessions have ended cannot be asked: {error}")),
+        Err(error) => return Integrity::inconclusive(format!("whether the run's sessions have ended cannot be asked: {error}")),
     }
     let readers = scenario.verify.readers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
     match read_back(target, &expectation, readers, progress).await {
         Ok(findings) => expectation.conclude(findings, began.elapsed().as_secs_f64()),
-        Err(error) => inconclusive(error.to_string()),
+        Err(error) => Integrity::inconclusive(error.to_string()),
     }
 }
 
@@ -91,16 +71,18 @@ async fn read_back(
     let reader = target.reader().await?;
     let checked = Arc::new(AtomicU64::new(0));
     let mut ranges = JoinSet::new();
-    for range in expectation.ranges(readers) {
-        ranges.spawn(check_range(Arc::clone(&reader), Arc::clone(expectation), range, Arc::clone(&checked)));
+    for (place, range) in expectation.ranges(readers).into_iter().enumerate() {
+        let check = check_range(Arc::clone(&reader), Arc::clone(expectation), range, Arc::clone(&checked));
+        ranges.spawn(async move { (place, check.await) });
     }
-    let mut findings = Findings::default();
+    // In the order of keys, whichever range is through first, so that the examples of a class are those of its least keys.
+    let mut findings = BTreeMap::new();
     let mut ticks = tokio::time::interval(Duration::from_millis(200));
     loop {
         tokio::select! {
             done = ranges.join_next() => match done {
-                None => return Ok(findings),
-                Some(Ok(found)) => findings = findings.merge(found?),
+                None => return Ok(findings.into_values().fold(Findings::default(), Findings::merge)),
+                Some(Ok((place, found))) => drop(findings.insert(place, found?)),
                 Some(Err(error)) => return Err(TargetError::Failed(format!("verification failed: {error}"))),
             },
             _ = ticks.tick() => progress.update(|| format!("{} rows read back", count(checked.load(Ordering::Relaxed)))),
@@ -139,7 +121,9 @@ pub(crate) async fn quiesce_and_hook(run: &Run, command: &str) -> Result<(), Str
     // Standard output is the report's alone.
     let output = shell.stdin(std::process::Stdio::null()).output().await.map_err(|e| format!("--before-verify cannot be run: {e}"))?;
     let said = [output.stdout, output.stderr].concat();
-    eprint!("{}", crate::redact::redact(&String::from_utf8_lossy(&said), &run.options.secrets));
+    if !said.is_empty() {
+        super::say(crate::redact::redact(&String::from_utf8_lossy(&said), &run.options.secrets).trim_end_matches('\n'));
+    }
     if output.status.success() { Ok(()) } else { Err(format!("--before-verify ended with {}", output.status)) }
 }
 
@@ -153,6 +137,8 @@ pub async fn verify_run(folder: &Path, database_url: Option<&str>, progress: &Pr
     let mut scenario: Scenario = serde_json::from_slice(&text).with_context(|| format!("{} is damaged", kept.display()))?;
     if let Some(url) = database_url {
         crate::scenario::database_url::apply_database_url(&mut scenario, url).map_err(anyhow::Error::msg)?;
+    } else if [&scenario.target.postgres, &scenario.target.mysql].into_iter().flatten().any(|server| server.url.contains(HIDDEN)) {
+        bail!("the database's URL carried a password, which is not kept in {}; give the URL again with --database-url", kept.display());
     }
     let path = folder.join(ledger::FILE);
     let run_id = ledger::Ledger::read(&path, |_| {})?.header.run_id;

@@ -9,6 +9,12 @@ use crate::table::{Row, Table};
 /// How this program signs its tables in `batchsql_owner`.
 pub(super) const CREATED_BY: &str = concat!("batchsql ", env!("CARGO_PKG_VERSION"));
 
+/// What a table that this program made for a run carries in itself (a comment), beside its row in `batchsql_owner`: the row alone
+/// would outlive a table that somebody drops, and vouch for another that they make under the same name.
+pub(super) fn signature(run_id: &str) -> String {
+    format!("batchsql run {run_id}")
+}
+
 /// `name` between `quote` characters, those inside it doubled.
 #[must_use]
 pub(super) fn quoted(name: &str, quote: char) -> String {

@@ -252,6 +252,11 @@ async fn strangers_tables_are_left_alone(server: Server) {
     assert!(stored(&*target, &narrow, ALL).await.is_empty());
     user.execute(&format!("DROP TABLE {}", server.quoted(name))).await;
     assert_eq!(target.owner(name).await.unwrap(), None);
+    // The row in batchsql_owner is still there, and must not vouch for a table that somebody else made since.
+    user.execute(&format!("CREATE TABLE {} (id BIGINT)", server.quoted(name))).await;
+    assert_eq!(target.owner(name).await.unwrap(), None);
+    assert!(matches!(target.create(&narrow, "third").await, Err(TargetError::ForeignTable { table }) if table == name));
+    user.execute(&format!("DROP TABLE {}", server.quoted(name))).await;
 }
 
 async fn altered_columns_are_read_as_they_are(server: Server) {

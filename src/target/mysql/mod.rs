@@ -31,7 +31,10 @@ const MARKER_TABLE: &str = "CREATE TABLE IF NOT EXISTS batchsql_owner (table_nam
      created_at DATETIME NOT NULL DEFAULT CURRENT_TIMESTAMP) DEFAULT CHARSET = utf8mb4";
 const EXISTS: &str = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?";
 const MARK: &str = "REPLACE INTO batchsql_owner (table_name, run_id, created_by) VALUES (?, ?, ?)";
-const MARKED: &str = "SELECT run_id FROM batchsql_owner WHERE table_name = ?";
+/// The table's name is bound twice. Bytes are compared, because the two sides may have different collations.
+const MARKED: &str = "SELECT o.run_id FROM batchsql_owner o, information_schema.tables t WHERE o.table_name = ? \
+     AND t.table_schema = DATABASE() AND t.table_name = ? \
+     AND CAST(t.table_comment AS BINARY) = CAST(CONCAT('batchsql run ', o.run_id) AS BINARY)";
 
 /// Most characters of a VARCHAR in utf8mb4, most bytes of a VARBINARY that are kept in a row.
 const MAX_VARCHAR: u32 = 16_383;
@@ -193,7 +196,7 @@ impl Mysql {
     async fn replace(&self, connection: &mut MySqlConnection, table: &Table, run_id: &str) -> Result<Result<(), TargetError>, sqlx::Error> {
         sqlx::raw_sql(MARKER_TABLE).execute(&mut *connection).await?;
         let exists: i64 = sqlx::query_scalar(EXISTS).bind(&table.name).fetch_one(&mut *connection).await?;
-        let owner: Option<String> = sqlx::query_scalar(MARKED).bind(&table.name).fetch_optional(&mut *connection).await?;
+        let owner: Option<String> = sqlx::query_scalar(MARKED).bind(&table.name).bind(&table.name).fetch_optional(&mut *connection).await?;
         if exists > 0 && owner.is_none() {
             return Ok(Err(TargetError::ForeignTable { table: table.name.clone() }));
         }
@@ -202,7 +205,9 @@ impl Mysql {
         }
         // DDL commits at once here. Marked first: a crash in between must not leave a table that no run may replace.
         sqlx::query(MARK).bind(&table.name).bind(run_id).bind(super::sql::CREATED_BY).execute(&mut *connection).await?;
+        let signature = quoted(&super::sql::signature(run_id), '\'');
         for statement in ddl(table) {
+            let statement = format!("{statement} COMMENT = {signature}");
             if let Err(error) = sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *connection).await {
                 sqlx::query("DELETE FROM batchsql_owner WHERE table_name = ?").bind(&table.name).execute(&mut *connection).await?;
                 return Err(error);
@@ -276,7 +281,8 @@ impl Target for Mysql {
                 return Ok(None);
             }
         }
-        sqlx::query_scalar(MARKED).bind(table).fetch_optional(&mut connection).await.map_err(|e| failed("reading the owner of", table, &e))
+        let owner = sqlx::query_scalar(MARKED).bind(table).bind(table).fetch_optional(&mut connection).await;
+        owner.map_err(|e| failed("reading the owner of", table, &e))
     }
 
     async fn acquire(&self) -> Result<Box<dyn Session>, Failure> {

@@ -31,7 +31,9 @@ const MARKER_LOCK: &str = "SELECT pg_advisory_xact_lock(6224881174905)";
 /// Whether something of that name is where the table would be created.
 const EXISTS: &str = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
      WHERE n.nspname = current_schema() AND c.relname = $1)";
-const MARKED: &str = "SELECT run_id FROM batchsql_owner WHERE table_name = $1";
+const MARKED: &str = "SELECT o.run_id FROM batchsql_owner o JOIN pg_class c ON c.relname = o.table_name \
+     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema() AND o.table_name = $1 \
+     AND obj_description(c.oid, 'pg_class') = 'batchsql run ' || o.run_id";
 
 /// Rows a batch from which COPY is the fastest, by measurement (`docs/methods.md`); below, each batch may wait 40 ms.
 const COPY_ROWS: usize = 5_000;
@@ -163,6 +165,9 @@ impl Postgres {
         for statement in ddl(table) {
             sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
         }
+        let signature = quoted(&super::sql::signature(run_id), '\'');
+        let sign = format!("COMMENT ON TABLE {} IS {signature}", quoted(&table.name, '"'));
+        sqlx::raw_sql(AssertSqlSafe(sign)).execute(&mut *transaction).await?;
         let mark = "INSERT INTO batchsql_owner (table_name, run_id, created_by) VALUES ($1, $2, $3) \
                     ON CONFLICT (table_name) DO UPDATE SET run_id = EXCLUDED.run_id, created_by = EXCLUDED.created_by, created_at = EXCLUDED.created_at";
         sqlx::query(mark).bind(&table.name).bind(run_id).bind(super::sql::CREATED_BY).execute(&mut *transaction).await?;

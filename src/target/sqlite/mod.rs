@@ -149,10 +149,19 @@ fn table_exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> 
 }
 
 fn owner(connection: &Connection, table: &str) -> rusqlite::Result<Option<String>> {
-    if !table_exists(connection, "batchsql_owner")? || !table_exists(connection, table)? {
+    if !table_exists(connection, "batchsql_owner")? {
         return Ok(None);
     }
-    connection.query_row("SELECT run_id FROM batchsql_owner WHERE table_name = ?1", [table], |row| row.get(0)).optional()
+    // SQLite keeps the text that made a table, comments in it included.
+    let made = "SELECT o.run_id, s.sql FROM batchsql_owner o JOIN sqlite_schema s ON s.name = o.table_name AND s.type = 'table' \
+                WHERE o.table_name = ?1";
+    let marked = connection.query_row(made, [table], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    Ok(marked.filter(|(run_id, made): &(String, String)| made.contains(&signed(run_id))).map(|(run_id, _)| run_id))
+}
+
+/// A comment within the statement that makes the table.
+fn signed(run_id: &str) -> String {
+    format!("/* {} */", sql::signature(run_id).replace("*/", "* /"))
 }
 
 fn create(connection: &mut Connection, table: &Table, run_id: &str) -> Result<(), TargetError> {
@@ -166,7 +175,8 @@ fn create(connection: &mut Connection, table: &Table, run_id: &str) -> Result<()
     }
     transaction.execute_batch(OWNER_DDL).map_err(failed)?;
     for statement in ddl(table) {
-        transaction.execute_batch(&statement).map_err(failed)?;
+        let signed = statement.replacen(" (\n", &format!(" ({}\n", signed(run_id)), usize::from(statement.starts_with("CREATE TABLE")));
+        transaction.execute_batch(&signed).map_err(failed)?;
     }
     let mark = "INSERT OR REPLACE INTO batchsql_owner (table_name, run_id, created_by) VALUES (?1, ?2, ?3)";
     transaction.execute(mark, [&table.name, run_id, sql::CREATED_BY]).map_err(failed)?;

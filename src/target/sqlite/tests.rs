@@ -182,6 +182,16 @@ async fn only_tables_of_this_tool_are_replaced() {
 }
 
 #[tokio::test]
+async fn a_table_made_by_another_after_ours_was_dropped_is_not_ours() {
+    let open = open(&SqliteConfig::default()).await;
+    open.target.create(&table(), "first */ run").await.unwrap();
+    assert_eq!(open.target.owner(&table().name).await.unwrap().as_deref(), Some("first */ run"));
+    open.raw().execute_batch("DROP TABLE \"odd \"\"name\"\"\"; CREATE TABLE \"odd \"\"name\"\"\" (x)").unwrap();
+    assert_eq!(open.target.owner(&table().name).await.unwrap(), None);
+    assert!(matches!(open.target.create(&table(), "second").await, Err(TargetError::ForeignTable { .. })));
+}
+
+#[tokio::test]
 async fn pragmas_are_read_back_from_the_runs_own_connection() {
     let read = |open: &Open| open.target.info().settings.iter().cloned().collect::<std::collections::BTreeMap<_, _>>();
     let default = read(&open(&SqliteConfig::default()).await);
