@@ -280,17 +280,15 @@ impl Building {
 
     fn finish(mut self, torn: bool, sound_bytes: u64) -> Ledger {
         self.runs.sort_unstable_by_key(|run| run.start);
-        // Members of a batch were out of order at most by what producers overtook each other: joined, few runs remain.
-        let mut runs: Vec<Run> = Vec::with_capacity(self.runs.len());
-        for run in self.runs {
-            match runs.last_mut() {
-                Some(last) if last.batch == run.batch && last.start + u64::from(last.len) == run.start => last.len += run.len,
-                _ => runs.push(run),
-            }
-        }
-        runs.shrink_to_fit();
+        // Members of a batch were out of order at most by what producers overtook each other: joined, in place, few runs remain.
+        self.runs.dedup_by(|next, last| {
+            let joins = last.batch == next.batch && last.start + u64::from(last.len) == next.start;
+            last.len += if joins { next.len } else { 0 };
+            joins
+        });
+        self.runs.shrink_to_fit();
         self.sessions.remove(&0);
-        let Self { header, batches, sessions, closed, .. } = self;
+        let Self { header, batches, runs, sessions, closed, .. } = self;
         Ledger { header, batches, runs, sessions, closed, torn, sound_bytes }
     }
 }
