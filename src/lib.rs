@@ -6,6 +6,7 @@
 //!
 //! - [`pipeline`]: the batch writer, also a library of its own, with [`metrics`] as one of its observers
 //! - [`table`]: rows and columns, the data all of them share
+//! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
 //! - [`runner`]: the phases of a run
 //! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
 
@@ -13,9 +14,11 @@ pub mod cli;
 mod commands;
 pub mod environment;
 pub mod gate;
+pub mod http;
 pub mod ledger;
 pub mod metrics;
 pub mod pipeline;
+pub mod proxy;
 pub mod recorder;
 pub mod redact;
 pub mod report;

@@ -2,6 +2,7 @@
 //! file ([`load`]), their `serde` form is what reports keep, and [`rules`] refuses what no type can.
 
 pub mod database_url;
+pub mod http;
 pub mod interpolate;
 pub mod load;
 pub mod overrides;

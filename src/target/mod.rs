@@ -63,12 +63,32 @@ pub enum ErrorClass {
     Cancelled,
     Panic,
     Check,
+    /// HTTP: no TCP connection within the limit.
+    ConnectTimeout,
+    /// HTTP: no TLS session within the limit.
+    TlsTimeout,
+    /// HTTP: no header of a reply within the limit.
+    HeaderTimeout,
+    /// HTTP: no token with content within the limit.
+    FirstTokenTimeout,
+    /// HTTP: no event within the limit after the one before.
+    TokenGapTimeout,
+    /// HTTP: the reply did not end within the limit.
+    TotalTimeout,
+    /// HTTP: the server's certificate is not trusted, or TLS failed otherwise.
+    Tls,
+    /// HTTP: an answer with an error status.
+    Status,
+    /// HTTP: what came is no HTTP, no event stream, or no JSON where one is needed.
+    Protocol,
+    /// HTTP: a redirect to another host, or too many of them.
+    Redirect,
     Other,
 }
 
 impl ErrorClass {
     /// Every class, in the order of reports.
-    pub const ALL: [ErrorClass; 14] = [
+    pub const ALL: [ErrorClass; 24] = [
         ErrorClass::Deadlock,
         ErrorClass::LockTimeout,
         ErrorClass::Serialization,
@@ -82,6 +102,16 @@ impl ErrorClass {
         ErrorClass::Cancelled,
         ErrorClass::Panic,
         ErrorClass::Check,
+        ErrorClass::ConnectTimeout,
+        ErrorClass::TlsTimeout,
+        ErrorClass::HeaderTimeout,
+        ErrorClass::FirstTokenTimeout,
+        ErrorClass::TokenGapTimeout,
+        ErrorClass::TotalTimeout,
+        ErrorClass::Tls,
+        ErrorClass::Status,
+        ErrorClass::Protocol,
+        ErrorClass::Redirect,
         ErrorClass::Other,
     ];
 
@@ -102,6 +132,16 @@ impl ErrorClass {
             ErrorClass::Cancelled => "cancelled",
             ErrorClass::Panic => "panic",
             ErrorClass::Check => "check",
+            ErrorClass::ConnectTimeout => "connect_timeout",
+            ErrorClass::TlsTimeout => "tls_timeout",
+            ErrorClass::HeaderTimeout => "header_timeout",
+            ErrorClass::FirstTokenTimeout => "first_token_timeout",
+            ErrorClass::TokenGapTimeout => "token_gap_timeout",
+            ErrorClass::TotalTimeout => "total_timeout",
+            ErrorClass::Tls => "tls",
+            ErrorClass::Status => "status",
+            ErrorClass::Protocol => "protocol",
+            ErrorClass::Redirect => "redirect",
             ErrorClass::Other => "other",
         }
     }

@@ -1,3 +1,4 @@
 //! What is done to a target, as pure functions of (seed, index): nothing here knows time, sockets or outcomes.
 
 pub mod batch_insert;
+pub mod reply;

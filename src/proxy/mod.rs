@@ -1,0 +1,1 @@
+//! The reference AI gateway and its mock upstream: small and real, so that proxy scenarios run on a fresh machine.
