@@ -10,6 +10,7 @@
 //! anything else that does not add up is damage.
 
 mod reader;
+pub mod requests;
 mod writer;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,9 @@ mod kind {
     pub(super) const ATTEMPT: u8 = 2;
     pub(super) const OUTCOME: u8 = 3;
     pub(super) const CLOSED: u8 = 4;
+    pub(super) const REQUESTS: u8 = 5;
+    pub(super) const ANSWERS: u8 = 6;
+    pub(super) const REPLY: u8 = 7;
 }
 
 /// LEB128, as in protobuf and DWARF.

@@ -102,34 +102,13 @@ impl Ledger {
     /// # Errors
     /// When the file cannot be read or is damaged. A torn tail is no error.
     pub fn read(path: &Path, mut watch: impl FnMut(Member)) -> Result<Self, LedgerError> {
-        let shown = || path.display().to_string();
-        let io = |error| LedgerError::Io { path: shown(), error };
-        let file = File::open(path).map_err(io)?;
-        let size = file.metadata().map_err(io)?.len();
-        let mut input = BufReader::with_capacity(1 << 16, file);
-        let mut offset = 0u64;
-        let mut payload = Vec::new();
         let mut building: Option<Building> = None;
-        let mut torn = false;
-        loop {
-            let damaged = |what: &str| LedgerError::Damaged { path: shown(), offset, what: what.to_owned() };
-            match next_record(&mut input, size - offset, &mut payload).map_err(io)? {
-                Next::Record => {}
-                Next::End => break,
-                Next::Torn => {
-                    torn = true;
-                    break;
-                }
-                Next::Damaged(what) => return Err(damaged(what)),
-            }
-            match &mut building {
-                None => building = Some(Building::new(&payload).map_err(|what| damaged(&what))?),
-                Some(building) => building.record(&payload, &mut watch).map_err(damaged)?,
-            }
-            offset += (FRAME + payload.len()) as u64;
-        }
-        let building = building.ok_or_else(|| LedgerError::Damaged { path: shown(), offset: 0, what: "it has no header".to_owned() })?;
-        Ok(building.finish(torn, offset))
+        let tail = each_record(path, |payload| match &mut building {
+            None => Building::new(payload).map(|begun| building = Some(begun)),
+            Some(building) => building.record(payload, &mut watch).map_err(str::to_owned),
+        })?;
+        let building = building.ok_or_else(|| no_header(path))?;
+        Ok(building.finish(tail.torn, tail.sound_bytes))
     }
 
     /// The batch that operation `index` was attempted in.
@@ -155,6 +134,50 @@ impl Ledger {
         }
         totals
     }
+}
+
+pub(super) fn no_header(path: &Path) -> LedgerError {
+    LedgerError::Damaged { path: path.display().to_string(), offset: 0, what: "it has no header".to_owned() }
+}
+
+/// How a ledger ends.
+pub(super) struct Tail {
+    /// Whether the last record was cut off.
+    pub(super) torn: bool,
+    /// Bytes up to the end of the last whole record.
+    pub(super) sound_bytes: u64,
+}
+
+/// Calls `each` with the payload of every record, in order.
+pub(super) fn each_record(path: &Path, mut each: impl FnMut(&[u8]) -> Result<(), String>) -> Result<Tail, LedgerError> {
+    let shown = || path.display().to_string();
+    let io = |error| LedgerError::Io { path: shown(), error };
+    let file = File::open(path).map_err(io)?;
+    let size = file.metadata().map_err(io)?.len();
+    let mut input = BufReader::with_capacity(1 << 16, file);
+    let mut offset = 0u64;
+    let mut payload = Vec::new();
+    loop {
+        let damaged = |what: String| LedgerError::Damaged { path: shown(), offset, what };
+        match next_record(&mut input, size - offset, &mut payload).map_err(io)? {
+            Next::Record => {}
+            Next::End => return Ok(Tail { torn: false, sound_bytes: offset }),
+            Next::Torn => return Ok(Tail { torn: true, sound_bytes: offset }),
+            Next::Damaged(what) => return Err(damaged(what.to_owned())),
+        }
+        each(&payload).map_err(damaged)?;
+        offset += (FRAME + payload.len()) as u64;
+    }
+}
+
+/// The header that a ledger begins with.
+pub(super) fn header(payload: &[u8]) -> Result<Header, String> {
+    let [kind::HEADER, json @ ..] = payload else { return Err("it does not begin with a header".to_owned()) };
+    let header: Header = serde_json::from_slice(json).map_err(|e| format!("its header cannot be read ({e})"))?;
+    if header.version != VERSION {
+        return Err(format!("it has version {}, this program reads version {VERSION}", header.version));
+    }
+    Ok(header)
 }
 
 enum Next {
@@ -203,13 +226,8 @@ struct Building {
 
 impl Building {
     fn new(payload: &[u8]) -> Result<Self, String> {
-        let [kind::HEADER, json @ ..] = payload else { return Err("it does not begin with a header".to_owned()) };
-        let header: Header = serde_json::from_slice(json).map_err(|e| format!("its header cannot be read ({e})"))?;
-        if header.version != VERSION {
-            return Err(format!("it has version {}, this program reads version {VERSION}", header.version));
-        }
         Ok(Self {
-            header,
+            header: header(payload)?,
             batches: Vec::new(),
             runs: Vec::new(),
             sessions: BTreeSet::new(),

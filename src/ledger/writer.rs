@@ -15,8 +15,7 @@ pub struct LedgerWriter {
 }
 
 struct Inner {
-    file: File,
-    frame: Vec<u8>,
+    frames: Frames,
     /// Batches whose intent is written and whose outcome is not.
     open: HashSet<u64>,
 }
@@ -27,11 +26,7 @@ impl LedgerWriter {
     /// # Errors
     /// When the file exists or cannot be written.
     pub fn create(path: &Path, header: &Header) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        let writer = Self { inner: Mutex::new(Inner { file, frame: Vec::new(), open: HashSet::new() }) };
-        let json = serde_json::to_vec(header)?;
-        writer.append(kind::HEADER, |payload| payload.extend_from_slice(&json))?;
-        Ok(writer)
+        Ok(Self { inner: Mutex::new(Inner { frames: Frames::create(path, header)?, open: HashSet::new() }) })
     }
 
     /// Says that batch `batch`, made of the operations `members` in this order, is about to be sent on `session` (0: none). Called
@@ -42,12 +37,12 @@ impl LedgerWriter {
     pub fn intent(&self, batch: u64, session: u64, members: impl Iterator<Item = u64>) -> io::Result<()> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.open.contains(&batch) {
-            return inner.append(kind::ATTEMPT, |payload| {
+            return inner.frames.append(kind::ATTEMPT, |payload| {
                 put_varint(payload, batch);
                 put_varint(payload, session);
             });
         }
-        inner.append(kind::INTENT, |payload| {
+        inner.frames.append(kind::INTENT, |payload| {
             put_varint(payload, batch);
             put_varint(payload, session);
             put_members(payload, members);
@@ -62,7 +57,7 @@ impl LedgerWriter {
     /// When the record cannot be written; then the batch counts as unknown.
     pub fn outcome(&self, batch: u64, outcome: Outcome, after_unknown: bool) -> io::Result<()> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.append(kind::OUTCOME, |payload| {
+        inner.frames.append(kind::OUTCOME, |payload| {
             put_varint(payload, batch);
             payload.push(outcome as u8);
             payload.push(u8::from(after_unknown));
@@ -76,16 +71,33 @@ impl LedgerWriter {
     /// # Errors
     /// When the record cannot be written.
     pub fn close(&self) -> io::Result<()> {
-        self.append(kind::CLOSED, |_| {})
-    }
-
-    fn append(&self, kind: u8, fill: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).append(kind, fill)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).frames.append(kind::CLOSED, |_| {})
     }
 }
 
-impl Inner {
-    fn append(&mut self, kind: u8, fill: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+/// A file of checked records.
+pub(super) struct Frames {
+    file: File,
+    frame: Vec<u8>,
+}
+
+impl Frames {
+    /// Makes a new file with its header; one that exists is never touched.
+    pub(super) fn create(path: &Path, header: &Header) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        let mut frames = Self { file, frame: Vec::new() };
+        let json = serde_json::to_vec(header)?;
+        frames.append(kind::HEADER, |payload| payload.extend_from_slice(&json))?;
+        Ok(frames)
+    }
+
+    #[cfg(test)]
+    pub(super) fn append_to(file: File) -> Self {
+        Self { file, frame: Vec::new() }
+    }
+
+    /// Appends one record, as one write.
+    pub(super) fn append(&mut self, kind: u8, fill: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         self.frame.clear();
         self.frame.resize(super::FRAME, 0);
         self.frame.push(kind);
