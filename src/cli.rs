@@ -52,6 +52,9 @@ pub struct Scenarios {
     /// Drive this database instead of the scenario's: sqlite://…, postgres://… or mysql://….
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
+    /// Send requests to this service instead of the scenario's: http://… or https://….
+    #[arg(long, value_name = "URL", conflicts_with = "database_url")]
+    pub target_url: Option<String>,
     /// Let this host beyond loopback be driven; may be given several times, and replaces the scenario's target.allow_hosts.
     #[arg(long, value_name = "HOST")]
     pub allow_host: Vec<String>,

@@ -10,8 +10,7 @@ use crate::metrics::{DEFAULT_LISTEN, PrometheusMetrics};
 use crate::redact;
 use crate::report::{self, Integrity, IntegrityVerdict, Report, Verdict};
 use crate::runner::{self, Options, Progress, say};
-use crate::scenario::database_url::apply_database_url;
-use crate::scenario::{Scenario, load, plan, schema};
+use crate::scenario::{BatchInsert, Scenario, load, plan, schema};
 use crate::target;
 
 /// Could not run: usage, bad scenario, target unreachable at the start.
@@ -103,12 +102,9 @@ fn load_scenario(scenarios: &Scenarios, file: &Path) -> anyhow::Result<Loaded> {
     if scenarios.insecure_tls {
         overrides.push("target.insecure_tls=true".to_owned());
     }
-    let load::Loaded { mut scenario, mut secrets, .. } = load::load(file, &overrides, &|name| std::env::var(name).ok())?;
-    let mut notes = Vec::new();
-    if let Some(url) = &scenarios.database_url {
-        secrets.extend(redact::secrets_of_url(url));
-        notes = apply_database_url(&mut scenario, url).map_err(anyhow::Error::msg)?;
-    }
+    let changes =
+        load::Changes { set: &overrides, database_url: scenarios.database_url.as_deref(), target_url: scenarios.target_url.as_deref() };
+    let load::Loaded { mut scenario, secrets, notes, .. } = load::load(file, changes, &|name| std::env::var(name).ok())?;
     if let Some(seed) = scenarios.seed {
         scenario.seed = seed;
     }
@@ -202,7 +198,7 @@ fn reproduce(file: &Path, seed: u64, secrets: &[String]) -> String {
             None => (argument, None),
         };
         match flag.as_str() {
-            "--set" | "--database-url" | "--allow-host" | "--before-verify" => {
+            "--set" | "--database-url" | "--target-url" | "--allow-host" | "--before-verify" => {
                 let value = value.or_else(|| arguments.next()).unwrap_or_default();
                 words.push(format!("{flag} {}", quote(&redact::redact(&value, secrets))));
             }
@@ -240,7 +236,8 @@ pub(crate) fn check(args: &CheckArgs) -> u8 {
     for file in &args.scenarios.files {
         codes.push(match load_scenario(&args.scenarios, file) {
             Ok(Loaded { scenario, notes, .. }) => {
-                let ddl = scenario.target.database().map(|database| target::ddl(database, &scenario.workload.batch_insert.table()));
+                let table = scenario.workload.batch_insert().map(BatchInsert::table);
+                let ddl = scenario.target.database().zip(table).map(|(database, table)| target::ddl(database, &table));
                 let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
                 print(&(plan::plan(&scenario, &ddl.unwrap_or_default()) + &notes))
             }

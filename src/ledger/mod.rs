@@ -18,6 +18,14 @@ use serde::{Deserialize, Serialize};
 pub use reader::{BatchRecord, Ledger, LedgerError, Member, Outcome, Run};
 pub use writer::LedgerWriter;
 
+/// The header of the ledger at `path`, of whichever workload.
+///
+/// # Errors
+/// When the file cannot be read or does not begin with one.
+pub fn header(path: &std::path::Path) -> Result<Header, LedgerError> {
+    reader::header_of(path)
+}
+
 /// Name of the ledger in a run's folder.
 pub const FILE: &str = "ledger";
 

@@ -170,6 +170,20 @@ pub(super) fn each_record(path: &Path, mut each: impl FnMut(&[u8]) -> Result<(),
     }
 }
 
+/// The header of a file.
+pub(super) fn header_of(path: &Path) -> Result<Header, LedgerError> {
+    let io = |error| LedgerError::Io { path: path.display().to_string(), error };
+    let file = File::open(path).map_err(io)?;
+    let size = file.metadata().map_err(io)?.len();
+    let mut payload = Vec::new();
+    let damaged = |what: String| LedgerError::Damaged { path: path.display().to_string(), offset: 0, what };
+    match next_record(&mut BufReader::new(file), size, &mut payload).map_err(io)? {
+        Next::Record => header(&payload).map_err(damaged),
+        Next::Damaged(what) => Err(damaged(what.to_owned())),
+        Next::End | Next::Torn => Err(no_header(path)),
+    }
+}
+
 /// The header that a ledger begins with.
 pub(super) fn header(payload: &[u8]) -> Result<Header, String> {
     let [kind::HEADER, json @ ..] = payload else { return Err("it does not begin with a header".to_owned()) };

@@ -82,6 +82,7 @@ fn integrity(rate: Option<f64>) -> Integrity {
         partial_batches: 8,
         examples: Vec::new(),
         duration_seconds: 0.1,
+        ..Integrity::inconclusive(String::new())
     }
 }
 

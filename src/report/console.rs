@@ -25,12 +25,15 @@ pub fn summary(report: &Report, folder: &Path, color: bool) -> String {
     let throughput = words::throughput(report);
     page.line("throughput", &if report.throughput.valid { page.paint(BOLD, &throughput) } else { page.paint(RED, &throughput) });
     if let Some((curve, peak)) = curve(&report.timeline) {
-        page.line("over time", &format!("{curve}  peak {}", rate(peak as f64)));
+        page.line("over time", &format!("{curve}  peak {}", rate(peak as f64, report.throughput.rate.unit())));
     }
     page.gap();
     latencies(&mut page, report);
     page.gap();
-    page.line("rows", &words::outcomes(report));
+    page.line(report.throughput.rate.unit(), &words::outcomes(report));
+    for (label, text) in words::http(report) {
+        page.line(label, &text);
+    }
     errors(&mut page, report);
     integrity(&mut page, &report.integrity);
     gates(&mut page, report);
@@ -229,7 +232,7 @@ mod tests {
     fn a_run_without_anything_is_said_to_have_none() {
         let mut report = sample::passed();
         report.verdict = Verdict::Inconclusive;
-        report.throughput = crate::report::Throughput { rows_per_second: None, valid: false };
+        report.throughput = crate::report::Throughput { rate: crate::report::Rate::Rows(None), valid: false };
         report.integrity = crate::report::Integrity {
             verdict: IntegrityVerdict::Inconclusive,
             reason: Some("no row was acknowledged".to_owned()),
@@ -248,7 +251,7 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words}\n{text}");
         }
-        report.throughput.rows_per_second = Some(5000.0);
+        report.throughput.rate = crate::report::Rate::Rows(Some(5000.0));
         assert!(shown(&report).contains("not proven: 5,000 rows/s were timed, but integrity is not proven"), "{}", shown(&report));
     }
 }

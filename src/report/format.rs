@@ -28,8 +28,8 @@ fn number(value: f64) -> String {
 }
 
 /// `123,457 rows/s`.
-pub(super) fn rate(rows_per_second: f64) -> String {
-    format!("{} rows/s", number(rows_per_second))
+pub(super) fn rate(per_second: f64, unit: &str) -> String {
+    format!("{} {unit}/s", number(per_second))
 }
 
 /// `12.3 ms`, in the unit that suits it.
@@ -103,7 +103,7 @@ mod tests {
     fn numbers_read_well() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!(
-            [0.0, 3.27, 9.999, 12.34, 99.96, 123_456.7].map(rate).map(|r| r.replace(" rows/s", "")),
+            [0.0, 3.27, 9.999, 12.34, 99.96, 123_456.7].map(|speed| rate(speed, "rows").replace(" rows/s", "")),
             ["0.00", "3.27", "10.0", "12.3", "100", "123,457"]
         );
         assert_eq!(

@@ -34,7 +34,7 @@ pub fn xml(report: &Report) -> anyhow::Result<String> {
 
 fn properties(report: &Report) -> Vec<(&'static str, String)> {
     let target = &report.environment.target;
-    let speed = report.throughput.rows_per_second;
+    let speed = report.throughput.rate.per_second();
     vec![
         ("run_id", report.run_id.clone()),
         ("started_at", report.started_at.clone()),
@@ -42,7 +42,7 @@ fn properties(report: &Report) -> Vec<(&'static str, String)> {
         ("batchsql_version", report.environment.batchsql_version.clone()),
         ("target", format!("{} {}", target.name, target.version)),
         ("verdict", words::verdict(report.verdict).to_lowercase()),
-        ("rows_per_second", speed.map_or_else(String::new, |speed| format!("{speed:.0}"))),
+        (if report.throughput.rate.unit() == "rows" { "rows_per_second" } else { "requests_per_second" }, speed.map_or_else(String::new, |speed| format!("{speed:.0}"))),
         ("throughput_valid", report.throughput.valid.to_string()),
         ("integrity", words::integrity(&report.integrity).join("; ")),
         ("reproduce", report.reproduce.clone()),

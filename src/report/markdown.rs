@@ -47,7 +47,7 @@ fn facts(page: &mut String, report: &Report) {
     let rows = [
         ("Throughput", words::throughput(report)),
         ("Integrity", words::integrity(&report.integrity).join("; ")),
-        ("Rows", words::outcomes(report)),
+        (if report.throughput.rate.unit() == "rows" { "Rows" } else { "Requests" }, words::outcomes(report)),
         ("Target", words::target(report)),
         ("Phases", words::phases(report)),
         ("Machine", machine),
@@ -56,6 +56,9 @@ fn facts(page: &mut String, report: &Report) {
     ];
     for (name, value) in rows {
         let _ = writeln!(page, "| {name} | {} |", escape(&value));
+    }
+    for (label, text) in words::http(report) {
+        let _ = writeln!(page, "| {label} | {} |", escape(&text));
     }
     for note in &report.notes {
         let _ = writeln!(page, "| Note | {} |", escape(note));

@@ -80,6 +80,9 @@ pub struct Report {
     pub resources: Resources,
     /// HDR histograms of phase `main`, V2+DEFLATE, base64, nanoseconds.
     pub histograms: Histograms,
+    /// What only requests have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpReport>,
 }
 
 /// Where a run took place.
@@ -169,11 +172,97 @@ pub struct Second {
 /// Speed of phase `main`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Throughput {
-    /// Acknowledged rows of phase `main` a second, from its first intended start to the last acknowledgement, drain included;
-    /// null when nothing was acknowledged.
-    pub rows_per_second: Option<f64>,
+    /// `rows_per_second` or `requests_per_second`.
+    #[serde(flatten)]
+    pub rate: Rate,
     /// False unless integrity holds: a fast run that lost a row has no speed.
     pub valid: bool,
+}
+
+/// Acknowledged operations of phase `main` a second, from its first intended start to the last acknowledgement, drain included;
+/// null when nothing was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Rate {
+    /// Batch inserts.
+    #[serde(rename = "rows_per_second")]
+    Rows(Option<f64>),
+    /// Requests.
+    #[serde(rename = "requests_per_second")]
+    Requests(Option<f64>),
+}
+
+impl Rate {
+    /// Operations a second.
+    #[must_use]
+    pub fn per_second(self) -> Option<f64> {
+        let (Rate::Rows(rate) | Rate::Requests(rate)) = self;
+        rate
+    }
+
+    /// What an operation is called.
+    #[must_use]
+    pub fn unit(self) -> &'static str {
+        match self {
+            Rate::Rows(_) => "rows",
+            Rate::Requests(_) => "requests",
+        }
+    }
+}
+
+/// What only requests have, all of phase `main`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HttpReport {
+    /// From the send to the first byte of the answer.
+    pub time_to_first_byte: LatencySummary,
+    /// From the send to the first token with content (streams).
+    pub time_to_first_token: LatencySummary,
+    /// From each token to the next, all of them pooled (streams).
+    pub inter_token: LatencySummary,
+    /// The longest gap of each stream.
+    pub longest_stall: LatencySummary,
+    /// What the server says it took (`X-Response-Time-Ms`).
+    pub server: LatencySummary,
+    /// What the client saw beyond that: the network and queues.
+    pub network: LatencySummary,
+    /// What the gateway adds, from pairs of a proxied and a direct request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overhead: Option<Overhead>,
+    /// Replies that came as streams, WebSocket sessions among them.
+    pub streams: u64,
+    /// Tokens of prompts, as replies told them.
+    pub prompt_tokens: u64,
+    /// Tokens of completions, as replies told them.
+    pub completion_tokens: u64,
+    /// Tokens of completions a second of phase `main`.
+    pub tokens_per_second: Option<f64>,
+    /// Bytes of all requests.
+    pub bytes_sent: u64,
+    /// Bytes of all answers.
+    pub bytes_received: u64,
+    /// Each kind of request.
+    pub routes: Vec<Route>,
+}
+
+/// The service time of a proxied request less that of the direct one that followed it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub struct Overhead {
+    pub pairs: u64,
+    pub mean_ms: f64,
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p99_ms: f64,
+}
+
+/// One kind of request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// Its name in the scenario, or its path.
+    pub name: String,
+    /// What became of its requests, warm-up included.
+    pub outcomes: Outcomes,
+    /// From the send to the answer, phase `main`.
+    pub service: LatencySummary,
 }
 
 /// The latencies of phase `main`.
@@ -254,6 +343,29 @@ pub struct Integrity {
     pub examples: Vec<Anomaly>,
     /// How long reading and comparing took.
     pub duration_seconds: f64,
+    /// What was held against the ledger, where it is more than a table: replies, the upstream's ledger, the gateway's log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
+    /// Log rows that were lost within what `verify.allow_lost` allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_lost: Option<u64>,
+    /// How long before the last answer the first lost log row was answered, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_window_seconds: Option<f64>,
+    /// How long after the load the gateway's log was complete, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_lag_seconds: Option<f64>,
+}
+
+/// One thing that was held against the ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// `replies`, `upstream records`, `log rows`.
+    pub name: String,
+    /// How many must be there.
+    pub must_be_there: u64,
+    /// How many of them are right.
+    pub right: u64,
 }
 
 impl Integrity {
@@ -278,6 +390,10 @@ impl Integrity {
             partial_batches: 0,
             examples: Vec::new(),
             duration_seconds: 0.0,
+            sources: Vec::new(),
+            allowed_lost: None,
+            lost_window_seconds: None,
+            log_lag_seconds: None,
         }
     }
 }

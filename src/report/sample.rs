@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::{
-    Anomaly, Environment, GateResult, Histograms, Integrity, IntegrityVerdict, Latencies, LatencySummary, Outcomes, Phase, Report,
+    Anomaly, Environment, GateResult, Histograms, Integrity, IntegrityVerdict, Latencies, LatencySummary, Outcomes, Phase, Rate, Report,
     Resources, SCHEMA_VERSION, Second, TargetSeen, Throughput, Verdict,
 };
 
@@ -72,7 +72,7 @@ pub(crate) fn passed() -> Report {
             phase("verify", 0.624, 0.21, Outcomes::default()),
         ],
         timeline: vec![Second { phase: "main".to_owned(), offered: 200_000, acknowledged: 200_000, ..Second::default() }],
-        throughput: Throughput { rows_per_second: Some(321_456.7), valid: true },
+        throughput: Throughput { rate: Rate::Rows(Some(321_456.7)), valid: true },
         latency: Latencies { response: latency(200_000, 0.85), service: latency(200_000, 0.41), lag: LatencySummary::default() },
         outcomes: all_acknowledged(200_000),
         errors: BTreeMap::new(),
@@ -94,6 +94,7 @@ pub(crate) fn passed() -> Report {
         ],
         resources: Resources { cpu_seconds: 1.43, rss_bytes_max: 64_000_000 },
         histograms: Histograms::default(),
+        http: None,
     }
 }
 
@@ -175,7 +176,7 @@ pub(crate) fn violated() -> Report {
             phase("verify", 50.3, 3.2, Outcomes::default()),
         ],
         timeline: (0..50).map(second).collect(),
-        throughput: Throughput { rows_per_second: Some(19_812.4), valid: false },
+        throughput: Throughput { rate: Rate::Rows(Some(19_812.4)), valid: false },
         latency: Latencies {
             response: LatencySummary { p999_ms: None, ..latency(8_000, 6.12) },
             service: latency(959_000, 1.4),

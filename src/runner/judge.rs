@@ -2,27 +2,27 @@
 
 use std::time::Duration;
 
-use super::load::Offered;
 use super::monitor::Watched;
-use super::observe::Errors;
-use super::{Phases, Run};
+use super::tally::Errors;
+use super::{Drive, Offered, Phases, Run};
 use crate::environment;
 use crate::gate::{self, Evidence, Gate, Sample};
 use crate::recorder::{Phase, Recorder, Stats};
 use crate::report::{
-    GateResult, Histograms, Integrity, IntegrityVerdict, Latencies, Outcomes, Phase as PhaseReport, Report, SCHEMA_VERSION, TargetSeen,
-    Throughput, Verdict,
+    Environment, GateResult, Histograms, Integrity, IntegrityVerdict, Latencies, Outcomes, Phase as PhaseReport, Rate, Report,
+    SCHEMA_VERSION, Throughput, Verdict,
 };
+use crate::scenario::Workload;
 use crate::schedule::Schedule;
 
 /// Everything a run found, with its verdict.
-pub(super) fn report(run: &Run, phases: &Phases, watched: Watched, integrity: Integrity, took: Duration) -> Report {
+pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Watched, integrity: Integrity, took: Duration) -> Report {
     let (warmup, main) = (run.recorder.phase(Phase::Warmup), run.recorder.phase(Phase::Main));
     let outcomes = sum(&warmup.outcomes, &main.outcomes);
     assert_eq!(outcomes.offered, phases.load.operations, "every offered operation must have an outcome or be dropped: {outcomes:?}");
     assert_eq!(outcomes.attempted, outcomes.acknowledged + outcomes.rejected + outcomes.unknown);
     let mut gates = judge_gates(run, phases, &warmup, &main, &integrity);
-    let errors = run.watch.errors();
+    let errors = run.tally.errors();
     if target_gone(&integrity, &errors) {
         excuse_errors(&mut gates);
     }
@@ -34,7 +34,7 @@ pub(super) fn report(run: &Run, phases: &Phases, watched: Watched, integrity: In
         seed: run.scenario.seed,
         scenario: crate::redact::redacted_scenario(&run.scenario, &run.options.secrets),
         reproduce: run.options.reproduce.clone(),
-        environment: environment(run),
+        environment: Environment { target: drive.seen(), ..environment::fingerprint() },
         verdict,
         reasons,
         notes: notes(run, &main, &watched),
@@ -52,6 +52,7 @@ pub(super) fn report(run: &Run, phases: &Phases, watched: Watched, integrity: In
         gates,
         resources: environment::resources(),
         histograms: Histograms { response: main.response.encode(), service: main.service.encode(), lag: main.lag.encode() },
+        http: drive.http(),
     }
 }
 
@@ -92,8 +93,12 @@ fn main_length(run: &Run, main: &Stats) -> Duration {
 
 fn throughput(run: &Run, main: &Stats, integrity: &Integrity) -> Throughput {
     let length = main_length(run, main).as_secs_f64();
-    let rows_per_second = (main.outcomes.acknowledged > 0 && length > 0.0).then(|| main.outcomes.acknowledged as f64 / length);
-    Throughput { rows_per_second, valid: rows_per_second.is_some() && integrity.verdict == IntegrityVerdict::Holds }
+    let per_second = (main.outcomes.acknowledged > 0 && length > 0.0).then(|| main.outcomes.acknowledged as f64 / length);
+    let rate = match run.scenario.workload {
+        Workload::BatchInsert(_) => Rate::Rows(per_second),
+        Workload::ProxyRequest(_) => Rate::Requests(per_second),
+    };
+    Throughput { rate, valid: per_second.is_some() && integrity.verdict == IntegrityVerdict::Holds }
 }
 
 fn judge_gates(run: &Run, phases: &Phases, warmup: &Stats, main: &Stats, integrity: &Integrity) -> Vec<GateResult> {
@@ -166,13 +171,13 @@ fn verdict(run: &Run, phases: &Phases, watched: &Watched, gates: &[GateResult], 
     if let Some(reason) = &phases.load.aborted {
         because(Verdict::Inconclusive, format!("the load was not offered as asked: {reason}"));
     }
-    if let Some(reason) = run.watch.ledger_failure() {
+    if let Some(reason) = run.tally.ledger_failure() {
         because(Verdict::Inconclusive, format!("the ledger could not be written: {reason}"));
     }
     if run.options.stop.is_cancelled() {
         because(Verdict::Inconclusive, "the run was interrupted before its load was offered".to_owned());
     } else if main.outcomes.acknowledged == 0 && run.recorder.phase(Phase::Warmup).outcomes.acknowledged == 0 {
-        because(Verdict::Inconclusive, "no row was acknowledged".to_owned());
+        because(Verdict::Inconclusive, format!("no {} was acknowledged", run.scenario.workload.unit().trim_end_matches('s')));
     }
     (verdict, reasons)
 }
@@ -199,7 +204,8 @@ fn notes(run: &Run, main: &Stats, watched: &Watched) -> Vec<String> {
         if mean > 0.0 && deviation / mean > NOISY && !ramps {
             let percent = deviation / mean * 100.0;
             notes.push(format!(
-                "noisy: the rows of single seconds vary by {percent:.0} % around their mean; look for other work on this machine"
+                "noisy: the {} of single seconds vary by {percent:.0} % around their mean; look for other work on this machine",
+                run.scenario.workload.unit()
             ));
         }
     }
@@ -208,18 +214,6 @@ fn notes(run: &Run, main: &Stats, watched: &Watched) -> Vec<String> {
         notes.push("too few batches were answered for a p99: it takes at least a hundred".to_owned());
     }
     notes
-}
-
-fn environment(run: &Run) -> crate::report::Environment {
-    let info = run.target.info();
-    let target = TargetSeen {
-        name: info.name.clone(),
-        version: info.version.clone(),
-        database: run.target.database().as_str().to_owned(),
-        settings: info.settings.iter().cloned().collect(),
-        method: format!("{:?}", run.plan.method).to_lowercase(),
-    };
-    crate::report::Environment { target, ..environment::fingerprint() }
 }
 
 fn phase_reports(run: &Run, phases: &Phases, warmup: &Stats, main: &Stats) -> Vec<PhaseReport> {

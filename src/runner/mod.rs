@@ -1,10 +1,11 @@
 //! One run from a scenario to its report: connect, load, drain, verify, judge.
 
+mod batch;
 mod judge;
-mod load;
 mod monitor;
-mod observe;
 mod progress;
+mod proxy;
+mod tally;
 pub mod verify;
 
 use std::path::{Path, PathBuf};
@@ -12,20 +13,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use crate::ledger::{self, LedgerWriter};
 use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
-use crate::pipeline::observer::Observer;
-use crate::pipeline::{Pipeline, default_concurrency};
 use crate::recorder::Recorder;
-use crate::report::{Integrity, Report};
-use crate::scenario::{Scenario, VerifyMethod};
+use crate::report::{HttpReport, Integrity, Report, TargetSeen};
+use crate::scenario::{Scenario, VerifyMethod, Workload};
 use crate::schedule::Schedule;
-use crate::target::{self, Target, WritePlan};
-use crate::workload::batch_insert::Generator;
+use crate::target::PoolUse;
 use monitor::Monitor;
-use observe::Watch;
 pub use progress::Progress;
 pub(crate) use progress::say;
 
@@ -52,28 +49,81 @@ pub struct Options {
     pub notes: Vec<String>,
 }
 
-/// A run between its parts.
+/// A run between its parts: what every workload shares.
 pub(crate) struct Run {
     pub(crate) id: String,
     pub(crate) folder: PathBuf,
     pub(crate) scenario: Scenario,
     pub(crate) options: Options,
-    pub(crate) target: Arc<dyn Target>,
-    pub(crate) plan: WritePlan,
     pub(crate) epoch: Instant,
     pub(crate) started_at: String,
     pub(crate) recorder: Arc<Recorder>,
-    pub(crate) watch: Arc<Watch>,
+    pub(crate) tally: Arc<tally::Tally>,
     pub(crate) reporter: Option<PrometheusMetricsReporter>,
     pub(crate) schedule: Schedule,
     /// Ends the load of this run alone.
     pub(crate) stop: CancellationToken,
 }
 
+/// What is done to a target, once it is connected: one file a workload.
+#[async_trait]
+pub(crate) trait Drive: Send {
+    /// What the monitor may look at while the load goes on.
+    fn gauges(&self) -> Arc<dyn Gauges>;
+
+    /// Offers the load until the schedule, the number of operations or a stop ends it.
+    async fn offer(&mut self, run: &Run) -> Offered;
+
+    /// Waits until everything that was offered has an outcome.
+    async fn drain(&mut self, run: &Run);
+
+    /// Runs `--before-verify` with what the workload tells it of the run.
+    async fn before_verify(&mut self, run: &Run, command: &str) -> Result<(), String>;
+
+    /// Holds what is stored against what was acknowledged.
+    async fn prove(&mut self, run: &Run) -> Integrity;
+
+    /// What was driven.
+    fn seen(&self) -> TargetSeen;
+
+    /// What only requests have.
+    fn http(&self) -> Option<HttpReport> {
+        None
+    }
+
+    /// Ends what was started for the run.
+    async fn end(&mut self) {}
+}
+
+/// How busy a run is now.
+pub(crate) trait Gauges: Send + Sync {
+    /// Operations that wait.
+    fn queue_length(&self) -> usize;
+    /// Batches, or requests, that are sent and not answered.
+    fn in_flight(&self) -> usize;
+    /// Connections.
+    fn pool(&self) -> PoolUse;
+}
+
+/// What was offered, seen from the generator.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Offered {
+    /// Operations due.
+    pub(crate) operations: u64,
+    /// The last intended start.
+    pub(crate) last_due: Duration,
+    /// When the last operation was really handed over.
+    pub(crate) last_started: Duration,
+    /// Whether the whole schedule was offered (not cut by rows, a stop or saturation).
+    pub(crate) whole_schedule: bool,
+    /// Why the load stopped before its time, if the scenario asked for that.
+    pub(crate) aborted: Option<String>,
+}
+
 /// When the phases of a run ended, from its first intended start, and what ended them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Phases {
-    pub(crate) load: load::Offered,
+    pub(crate) load: Offered,
     pub(crate) load_end: Duration,
     pub(crate) drain_end: Duration,
     pub(crate) verify_end: Duration,
@@ -85,20 +135,18 @@ pub(crate) struct Phases {
 /// When the run could not begin: folder, target, table or metrics port. Whatever goes wrong later is in the report.
 pub async fn run(scenario: Scenario, options: Options) -> anyhow::Result<Report> {
     let began = Instant::now();
-    let run = begin(scenario, options).await?;
-    let pipeline = start_pipeline(&run)?;
-    let monitor = Monitor::start(&run, &pipeline);
-    let offered = load::offer(&run, &pipeline).await;
+    let (run, mut drive) = begin(scenario, options).await?;
+    let monitor = Monitor::start(&run, drive.gauges());
+    let offered = drive.offer(&run).await;
     let load_end = run.epoch.elapsed();
     monitor.drain();
-    let pipeline = Arc::into_inner(pipeline).expect("the load has ended and holds no pipeline");
-    pipeline.close().await;
+    drive.drain(&run).await;
     let drain_end = run.epoch.elapsed();
-    run.watch.close();
     let watched = monitor.finish().await;
-    let integrity = prove(&run).await;
+    let integrity = prove(&run, drive.as_mut()).await;
+    drive.end().await;
     let phases = Phases { load: offered, load_end, drain_end, verify_end: run.epoch.elapsed() };
-    let report = judge::report(&run, &phases, watched, integrity, began.elapsed());
+    let report = judge::report(&run, drive.as_ref(), &phases, watched, integrity, began.elapsed());
     if let Some(reporter) = &run.reporter {
         reporter.run_finished(report.verdict, began.elapsed());
     }
@@ -107,108 +155,66 @@ pub async fn run(scenario: Scenario, options: Options) -> anyhow::Result<Report>
     Ok(report)
 }
 
-/// Makes the run's folder, connects and creates the table: everything that can refuse a run before it has begun.
-async fn begin(scenario: Scenario, options: Options) -> anyhow::Result<Run> {
+/// Makes the run's folder, connects and prepares the target: everything that can refuse a run before it has begun. The one place
+/// that branches on the workload.
+async fn begin(scenario: Scenario, options: Options) -> anyhow::Result<(Run, Box<dyn Drive>)> {
     let id = run_id(&scenario);
     let folder = make_folder(&options.report_dir, &id)?;
-    match connect(&scenario, &options, &id).await {
-        Ok((target, plan)) => set_up(id, folder, scenario, options, target, plan),
-        Err(error) => {
-            // A run that never began leaves nothing behind.
-            let _ = std::fs::remove_dir(&folder);
-            Err(error)
-        }
+    let begun = match &scenario.workload {
+        Workload::BatchInsert(_) => batch::begin(&id, &folder, scenario, options).await,
+        Workload::ProxyRequest(_) => proxy::begin(&id, &folder, scenario, options).await,
+    };
+    if begun.is_err() {
+        // A run that never began leaves nothing behind.
+        let _ = std::fs::remove_dir(&folder);
+    }
+    begun
+}
+
+impl Run {
+    /// A run that begins now. `workers`: recorders beside each other.
+    fn new(
+        id: &str,
+        folder: &Path,
+        scenario: Scenario,
+        options: Options,
+        workers: usize,
+        reporter: Option<PrometheusMetricsReporter>,
+    ) -> anyhow::Result<Self> {
+        let kept = serde_json::to_vec_pretty(&crate::redact::redacted_scenario(&scenario, &options.secrets))?;
+        std::fs::write(folder.join(verify::SCENARIO_FILE), kept).with_context(|| format!("{} cannot be written", folder.display()))?;
+        let windows = scenario.gates.iter().filter_map(|gate| gate.window).collect();
+        let epoch = Instant::now();
+        Ok(Self {
+            id: id.to_owned(),
+            folder: folder.to_owned(),
+            recorder: Arc::new(Recorder::new(epoch, scenario.load.warmup.0, windows, workers)),
+            tally: Arc::default(),
+            schedule: Schedule::new(&scenario.load),
+            started_at: jiff::Timestamp::now().to_string(),
+            stop: options.stop.child_token(),
+            epoch,
+            scenario,
+            options,
+            reporter,
+        })
     }
 }
 
-async fn connect(scenario: &Scenario, options: &Options, id: &str) -> anyhow::Result<(Arc<dyn Target>, WritePlan)> {
-    let workload = &scenario.workload.batch_insert;
-    let target = target::connect(&scenario.target, &context(scenario, &options.report_dir, id, true)).await?;
-    let plan = WritePlan { table: workload.table(), conflict: workload.conflict, method: workload.method };
-    let plan = target.resolve(plan, workload.pipeline.flush_size)?;
-    target.create(&plan.table, id).await?;
-    Ok((target, plan))
-}
-
-pub(crate) fn context<'a>(scenario: &'a Scenario, report_dir: &'a Path, run_id: &'a str, create: bool) -> target::Context<'a> {
-    let concurrency = scenario.workload.batch_insert.pipeline.concurrency;
-    target::Context { run_id, scenario_name: &scenario.name, report_dir, concurrency, create }
-}
-
-fn set_up(
-    id: String,
-    folder: PathBuf,
-    scenario: Scenario,
-    options: Options,
-    target: Arc<dyn Target>,
-    plan: WritePlan,
-) -> anyhow::Result<Run> {
-    let kept = serde_json::to_vec_pretty(&crate::redact::redacted_scenario(&scenario, &options.secrets))?;
-    std::fs::write(folder.join(verify::SCENARIO_FILE), kept).with_context(|| format!("{} cannot be written", folder.display()))?;
-    let header = ledger::Header { version: ledger::VERSION, run_id: id.clone(), seed: scenario.seed };
-    let ledger = LedgerWriter::create(&folder.join(ledger::FILE), &header)
-        .with_context(|| format!("the ledger in {} cannot be written; name another --report-dir", folder.display()))?;
-    let concurrency = scenario.workload.batch_insert.pipeline.concurrency.unwrap_or_else(|| default_concurrency(target.database()));
-    let windows = scenario.gates.iter().filter_map(|gate| gate.window).collect();
-    let reporter = options.metrics.as_ref().map(|metrics| reporter(metrics, &scenario, target.as_ref(), concurrency));
-    let epoch = Instant::now();
-    // One recorder a batch in flight, and one for the load generator.
-    let recorder = Arc::new(Recorder::new(epoch, scenario.load.warmup.0, windows, concurrency + 1));
-    let watch = Arc::new(Watch::new(Arc::clone(&recorder), ledger, scenario.load.max_in_flight, reporter.clone()));
-    let schedule = Schedule::new(&scenario.load);
-    let started_at = jiff::Timestamp::now().to_string();
-    let stop = options.stop.child_token();
-    Ok(Run { id, folder, scenario, options, target, plan, epoch, started_at, recorder, watch, reporter, schedule, stop })
-}
-
-fn reporter(metrics: &PrometheusMetrics, scenario: &Scenario, target: &dyn Target, concurrency: usize) -> PrometheusMetricsReporter {
-    let pipeline = &scenario.workload.batch_insert.pipeline;
-    let sizes = crate::metrics::Pipeline { buffer_size: pipeline.buffer_size, flush_size: pipeline.flush_size, concurrency };
-    let reporter = PrometheusMetricsReporter::new(metrics, target.database().as_str(), &scenario.name, sizes);
-    reporter.target(target.info());
-    reporter.expect_table(&scenario.workload.batch_insert.table);
-    reporter
-}
-
-fn start_pipeline(run: &Run) -> anyhow::Result<Arc<Pipeline>> {
-    let mut observers: Vec<Arc<dyn Observer>> = vec![Arc::<Watch>::clone(&run.watch)];
-    if let Some(reporter) = &run.reporter {
-        observers.push(Arc::new(reporter.clone()));
-    }
-    let pipeline = Pipeline::builder(Arc::clone(&run.target))
-        .table(run.plan.clone())
-        .config(run.scenario.workload.batch_insert.pipeline.clone())
-        .seed(run.scenario.seed)
-        .with_metrics_reporter(Arc::new(observers))
-        .start()?;
-    Ok(Arc::new(pipeline))
-}
-
-/// Runs `--before-verify`, waits for the run's sessions to end, and reads everything back.
-async fn prove(run: &Run) -> Integrity {
-    let progress = run.options.progress.phase("verify");
+/// Runs `--before-verify` and holds what is stored against the ledger.
+async fn prove(run: &Run, drive: &mut dyn Drive) -> Integrity {
     if let Some(command) = &run.options.before_verify
-        && let Err(reason) = verify::quiesce_and_hook(run, command).await
+        && let Err(reason) = drive.before_verify(run, command).await
     {
         return Integrity::inconclusive(reason);
     }
     if run.options.no_verify || run.scenario.verify.method == VerifyMethod::Off {
         return Integrity::inconclusive("verification was switched off, so nothing is proven".to_owned());
     }
-    if let Some(reason) = run.watch.ledger_failure() {
+    if let Some(reason) = run.tally.ledger_failure() {
         return Integrity::inconclusive(format!("the ledger could not be written: {reason}"));
     }
-    if let Ok(Some(owner)) = run.target.owner(&run.plan.table.name).await
-        && owner != run.id
-    {
-        let table = &run.plan.table.name;
-        return Integrity::inconclusive(format!(
-            "run {owner} took table {table:?} over; let runs at the same time write to tables of their own"
-        ));
-    }
-    let generator = Generator::new(run.scenario.seed, &run.scenario.workload.batch_insert);
-    let ledger = run.folder.join(ledger::FILE);
-    let integrity = verify::verify(run.target.as_ref(), &run.scenario, &ledger, run.plan.table.clone(), generator, &progress).await;
+    let integrity = drive.prove(run).await;
     if let Some(reporter) = &run.reporter {
         reporter.verified(&integrity);
     }

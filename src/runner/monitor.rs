@@ -6,18 +6,16 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::observe::Watch;
 use super::progress::PhaseProgress;
-use super::{Run, judge};
+use super::tally::Tally;
+use super::{Gauges, Run, judge};
 use crate::environment::rss_now;
 use crate::gate::Gate;
 use crate::metrics::PrometheusMetricsReporter;
-use crate::pipeline::{Gauges, Pipeline};
 use crate::recorder::{Phase, Recorder, SecondStats};
 use crate::report::Second;
 use crate::report::format::count;
 use crate::schedule::Schedule;
-use crate::target::Target;
 
 /// What the monitor saw.
 #[derive(Debug, Default)]
@@ -37,17 +35,17 @@ pub(crate) struct Monitor {
 const TICK: Duration = Duration::from_millis(200);
 
 impl Monitor {
-    pub(crate) fn start(run: &Run, pipeline: &Pipeline) -> Self {
+    pub(crate) fn start(run: &Run, gauges: Arc<dyn Gauges>) -> Self {
         let (drain, done) = (CancellationToken::new(), CancellationToken::new());
         let state = State {
             epoch: run.epoch,
             main: run.scenario.load.warmup.0,
-            rows: run.scenario.workload.batch_insert.rows,
+            operations: run.scenario.workload.operations(),
+            unit: run.scenario.workload.unit(),
             schedule: run.schedule.clone(),
             recorder: Arc::clone(&run.recorder),
-            watch: Arc::clone(&run.watch),
-            target: Arc::clone(&run.target),
-            gauges: pipeline.gauges(),
+            tally: Arc::clone(&run.tally),
+            gauges,
             reporter: run.reporter.clone(),
             abort_gates: run.scenario.gates.iter().filter(|gate| gate.abort_after.is_some()).map(|gate| (gate.clone(), None)).collect(),
             stop: run.stop.clone(),
@@ -77,12 +75,12 @@ impl Monitor {
 struct State {
     epoch: Instant,
     main: Duration,
-    rows: Option<u64>,
+    operations: Option<u64>,
+    unit: &'static str,
     schedule: Schedule,
     recorder: Arc<Recorder>,
-    watch: Arc<Watch>,
-    target: Arc<dyn Target>,
-    gauges: Gauges,
+    tally: Arc<Tally>,
+    gauges: Arc<dyn Gauges>,
     reporter: Option<PrometheusMetricsReporter>,
     /// Each with the instant since when it is missed.
     abort_gates: Vec<(Gate, Option<Instant>)>,
@@ -116,7 +114,7 @@ impl State {
         }
         if let Some(reporter) = &self.reporter {
             reporter.run_active(false);
-            reporter.pool(self.target.pool());
+            reporter.pool(self.gauges.pool());
             reporter.tick(Instant::now());
         }
         self.watched
@@ -152,7 +150,7 @@ impl State {
     fn export(&mut self, elapsed: Duration) {
         let Some(reporter) = &self.reporter else { return };
         reporter.run_active(self.phase == "main");
-        reporter.pool(self.target.pool());
+        reporter.pool(self.gauges.pool());
         if let Schedule::Vus(vus) = &self.schedule {
             reporter.workers(if self.phase == "drain" { 0 } else { vus.at(elapsed) as usize });
         }
@@ -164,7 +162,7 @@ impl State {
 
     /// Adds a line for every second up to `until`, with what can only be seen now.
     fn sample_to(&mut self, until: u64) {
-        let retries = self.watch.retries();
+        let retries = self.tally.retries();
         while self.sampled < until {
             let second = self.sampled;
             let at = Duration::from_secs(second);
@@ -220,12 +218,12 @@ impl State {
         let acknowledged = main.outcomes.acknowledged + self.recorder.phase(Phase::Warmup).outcomes.acknowledged;
         let rate = (acknowledged - self.acknowledged) as f64 / TICK.as_secs_f64();
         self.acknowledged = acknowledged;
-        let (rows, schedule) = (self.rows, &self.schedule);
+        let (operations, unit, schedule) = (self.operations, self.unit, &self.schedule);
         self.progress.update(|| {
-            let of = rows.map(|rows| format!(" of {}", count(rows))).unwrap_or_default();
+            let of = operations.map(|most| format!(" of {}", count(most))).unwrap_or_default();
             let p99 = main.response.quantile(0.99).map_or_else(|| "–".to_owned(), |p99| format!("{:.1} ms", p99.as_secs_f64() * 1e3));
             let end = schedule.end().map(|end| format!("  {:.0} s left", end.saturating_sub(elapsed).as_secs_f64())).unwrap_or_default();
-            format!("{} rows/s  p99 {p99}  {}{of} rows{end}", count(rate as u64), count(acknowledged))
+            format!("{} {unit}/s  p99 {p99}  {}{of} {unit}{end}", count(rate as u64), count(acknowledged))
         });
     }
 }

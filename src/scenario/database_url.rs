@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 use url::Url;
 
-use super::{PragmaProfile, Scenario, ServerConfig, SqliteConfig, TargetConfig, rules};
+use super::{PragmaProfile, Scenario, ServerConfig, SqliteConfig, TargetConfig, Workload, rules};
 use crate::redact::{percent_decode, redact, redact_url, secrets_of_url};
 use crate::target::{Database, Method};
 
@@ -59,21 +59,35 @@ pub(super) fn server_problem(database: Database, url: &str, allow_hosts: &[Strin
 }
 
 /// Whether `host` is this machine by its very name.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Puts `url` in the place of the scenario's target and checks the whole again.
+///
+/// # Errors
+/// When the URL is of no kind that can be driven, or the scenario cannot be had on it; without the URL's password.
+pub fn apply_database_url(scenario: &mut Scenario, url: &str) -> Result<Vec<String>, String> {
+    let notes = replace_database(scenario, url)?;
+    let problems: Vec<String> =
+        rules::check(scenario).into_iter().map(|(path, message)| format!("--database-url: {path}: {message}")).collect();
+    if problems.is_empty() { Ok(notes) } else { Err(redact(&problems.join("\n"), &secrets_of_url(url))) }
 }
 
 /// Puts `url` in the place of the scenario's target. Pool and hosts stay; what only the former kind of database has is dropped,
 /// and each such thing is a note.
 ///
 /// # Errors
-/// When the URL is of no kind that can be driven, or the scenario cannot be had on it; without the URL's password.
-pub fn apply_database_url(scenario: &mut Scenario, url: &str) -> Result<Vec<String>, String> {
+/// When the URL is of no kind that can be driven; without its password.
+pub(super) fn replace_database(scenario: &mut Scenario, url: &str) -> Result<Vec<String>, String> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
     let database = [Database::Sqlite, Database::Postgres, Database::Mysql].into_iter().find(|d| scheme_of(*d).contains(&scheme.as_str()));
     let Some(database) = database else {
         return Err(format!("--database-url {}: write sqlite://path, postgres://… or mysql://… (mariadb://…)", redact_url(url)));
+    };
+    let Workload::BatchInsert(insert) = &mut scenario.workload else {
+        return Err("--database-url: this scenario sends requests; give --target-url".to_owned());
     };
     let mut notes = Vec::new();
     let target = &mut scenario.target;
@@ -92,14 +106,24 @@ pub fn apply_database_url(scenario: &mut Scenario, url: &str) -> Result<Vec<Stri
     if database != Database::Sqlite {
         notes.extend(former.iter().flat_map(sqlite_settings).map(|key| format!("ignored: target.sqlite.{key} is for SQLite")));
     }
-    let method = &mut scenario.workload.batch_insert.method;
-    if !method_fits(*method, database) {
-        notes.push(format!("ignored: workload.batch_insert.method `{}` is not for {}; auto is used", word(method), name_of(database)));
-        *method = Method::Auto;
+    if !method_fits(insert.method, database) {
+        let method = word(&insert.method);
+        notes.push(format!("ignored: workload.batch_insert.method `{method}` is not for {}; auto is used", name_of(database)));
+        insert.method = Method::Auto;
     }
-    let problems: Vec<String> =
-        rules::check(scenario).into_iter().map(|(path, message)| format!("--database-url: {path}: {message}")).collect();
-    if problems.is_empty() { Ok(notes) } else { Err(redact(&problems.join("\n"), &secrets_of_url(url))) }
+    Ok(notes)
+}
+
+/// Puts `url` in the place of the service that requests go to.
+///
+/// # Errors
+/// When the scenario sends no requests.
+pub(super) fn replace_service(scenario: &mut Scenario, url: &str) -> Result<Vec<String>, String> {
+    if scenario.workload.batch_insert().is_some() {
+        return Err("--target-url: this scenario inserts rows; give --database-url".to_owned());
+    }
+    scenario.target.http.get_or_insert_default().url = url.to_owned();
+    Ok(Vec::new())
 }
 
 /// The settings of `config` that say anything.
@@ -174,7 +198,7 @@ mod tests {
         );
         assert_eq!(scenario.target.database(), Some(Database::Postgres));
         assert_eq!(scenario.target.postgres.as_ref().unwrap().url, url);
-        assert_eq!((scenario.target.pool.size, scenario.workload.batch_insert.method), (Some(3), Method::Auto));
+        assert_eq!((scenario.target.pool.size, scenario.workload.batch_insert().unwrap().method), (Some(3), Method::Auto));
         assert_eq!(apply_database_url(&mut scenario, "mariadb://root@localhost/x").unwrap(), Vec::<String>::new());
         assert_eq!(scenario.target.database(), Some(Database::Mysql));
     }

@@ -10,7 +10,8 @@ use super::units::Time;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpTarget {
-    /// `http://host:port` or `https://host:port`; a path in it goes in front of every request's.
+    /// `http://host:port` or `https://host:port`; a path in it goes in front of every request's. Absent: what `start` starts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
     /// The upstream itself: with it every request is followed by the same one past the gateway, and the difference of the pairs is
     /// the gateway's own overhead.

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::tree::{At, MAX_BYTES, Node, Refusal};
+use super::database_url::{replace_database, replace_service};
 use super::{Scenario, interpolate, overrides, rules, schema, tree};
 use crate::redact::{redact, secrets_of_url};
 
@@ -17,6 +18,8 @@ pub struct Loaded {
     pub scenario: Scenario,
     /// What must be redacted wherever it shows.
     pub secrets: Vec<String>,
+    /// What of the file has no meaning under the changes.
+    pub notes: Vec<String>,
     /// The file's text as it stands, references not replaced: with the same overrides it gives the same scenario again.
     pub text: String,
 }
@@ -61,18 +64,29 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Reads, resolves and checks the scenario in `file`; `overrides` are `path.to.key=value`.
+/// What the command line changes in a scenario.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changes<'a> {
+    /// `path.to.key=value`.
+    pub set: &'a [String],
+    /// `--database-url`.
+    pub database_url: Option<&'a str>,
+    /// `--target-url`.
+    pub target_url: Option<&'a str>,
+}
+
+/// Reads, resolves and checks the scenario in `file` under `changes`.
 ///
 /// # Errors
 /// All [`Problems`] of the file.
-pub fn load(file: &Path, overrides: &[String], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
+pub fn load(file: &Path, changes: Changes<'_>, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
     let name = file.display().to_string();
     let text = read(file).map_err(|message| Problems {
         file: name.clone(),
         overrides: Vec::new(),
         list: vec![Problem { at: None, path: String::new(), message }],
     })?;
-    from_text(&name, &text, overrides, env)
+    from_text(&name, &text, changes, env)
 }
 
 fn read(file: &Path) -> Result<String, String> {
@@ -90,27 +104,27 @@ fn read(file: &Path) -> Result<String, String> {
 ///
 /// # Errors
 /// All [`Problems`] of the text.
-pub fn from_text(file: &str, text: &str, overrides: &[String], env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
-    let mut secrets = Vec::new();
-    match resolve(text, overrides, env, &mut secrets) {
-        Ok(scenario) => Ok(Loaded { scenario, secrets, text: text.to_owned() }),
+pub fn from_text(file: &str, text: &str, changes: Changes<'_>, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
+    let mut secrets: Vec<String> = changes.database_url.map(secrets_of_url).unwrap_or_default();
+    match resolve(text, changes, env, &mut secrets) {
+        Ok((scenario, notes)) => Ok(Loaded { scenario, secrets, notes, text: text.to_owned() }),
         Err(mut list) => {
             for problem in &mut list {
                 problem.message = redact(&problem.message, &secrets);
             }
             list.sort();
             list.dedup();
-            Err(Problems { file: file.to_owned(), overrides: overrides.to_owned(), list })
+            Err(Problems { file: file.to_owned(), overrides: changes.set.to_owned(), list })
         }
     }
 }
 
 fn resolve(
     text: &str,
-    overrides: &[String],
+    changes: Changes<'_>,
     env: &dyn Fn(&str) -> Option<String>,
     secrets: &mut Vec<String>,
-) -> Result<Scenario, Vec<Problem>> {
+) -> Result<(Scenario, Vec<String>), Vec<Problem>> {
     let (tree, mut refusals) = tree::parse(text);
     let Some(mut tree) = tree else { return Err(as_problems(refusals)) };
     let interpolated = interpolate::interpolate(&mut tree, env);
@@ -118,13 +132,13 @@ fn resolve(
     // What stands there in place of a value that could not be had says nothing.
     let without_value: Vec<At> = interpolated.refusals.iter().map(|r| r.at).collect();
     refusals.extend(interpolated.refusals);
-    refusals.extend(overrides::apply(&mut tree, overrides));
+    refusals.extend(overrides::apply(&mut tree, changes.set));
     let instance = tree.to_json();
     collect_url_secrets(&instance, secrets);
     secrets.sort();
     secrets.dedup();
     let mut found = Vec::new();
-    let scenario = check(&tree, &instance, &mut found);
+    let scenario = check(&tree, &instance, changes, &mut found);
     found.retain(|problem| problem.at.is_none_or(|at| !without_value.contains(&at)));
     found.extend(as_problems(refusals));
     scenario.filter(|_| found.is_empty()).ok_or(found)
@@ -145,14 +159,14 @@ fn collect_url_secrets(value: &Value, secrets: &mut Vec<String>) {
 }
 
 /// Holds the tree against the schema and, as far as a typed scenario can be had, against the rules.
-fn check(tree: &Node, instance: &Value, problems: &mut Vec<Problem>) -> Option<Scenario> {
+fn check(tree: &Node, instance: &Value, changes: Changes<'_>, problems: &mut Vec<Problem>) -> Option<(Scenario, Vec<String>)> {
     let findings = schema::validate(instance);
     for finding in &findings {
         let at = if finding.is_key { tree.locate_key(&finding.path) } else { tree.locate(&finding.path) };
         problems.push(Problem { at: Some(at), path: finding.path.join("."), message: finding.message.clone() });
     }
     let (readable, gone) = schema::without_spoilt(instance, &findings);
-    let scenario = match serde_json::from_value::<Scenario>(readable) {
+    let mut scenario = match serde_json::from_value::<Scenario>(readable) {
         Ok(scenario) => scenario,
         Err(_) if !findings.is_empty() => return None,
         Err(error) => {
@@ -160,7 +174,20 @@ fn check(tree: &Node, instance: &Value, problems: &mut Vec<Problem>) -> Option<S
             return None;
         }
     };
+    let (flag, replaced) = match (changes.database_url, changes.target_url) {
+        (Some(url), _) => ("--database-url", replace_database(&mut scenario, url)),
+        (None, Some(url)) => ("--target-url", replace_service(&mut scenario, url)),
+        (None, None) => ("", Ok(Vec::new())),
+    };
+    let notes = replaced.unwrap_or_else(|message| {
+        problems.push(Problem { at: None, path: String::new(), message });
+        Vec::new()
+    });
     for (path, message) in rules::check(&scenario) {
+        if !flag.is_empty() && path.starts_with("target") {
+            problems.push(Problem { at: None, path: String::new(), message: format!("{flag}: {path}: {message}") });
+            continue;
+        }
         let steps: Vec<String> = path.split('.').filter(|s| !s.is_empty()).map(str::to_owned).collect();
         // What a rule says of a value that was left out is said already.
         let told = gone.iter().any(|gone| steps.starts_with(gone) || gone.split_last().is_some_and(|(_, parent)| parent == steps));
@@ -168,7 +195,7 @@ fn check(tree: &Node, instance: &Value, problems: &mut Vec<Problem>) -> Option<S
             problems.push(Problem { at: Some(tree.locate(&steps)), path, message });
         }
     }
-    Some(scenario)
+    Some((scenario, notes))
 }
 
 #[cfg(test)]
@@ -188,7 +215,7 @@ mod tests {
 
     fn loaded(text: &str, overrides: &[&str]) -> Result<Loaded, String> {
         let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
-        from_text("x.yaml", text, &overrides, &env).map_err(|problems| problems.to_string())
+        from_text("x.yaml", text, Changes { set: &overrides, ..Changes::default() }, &env).map_err(|problems| problems.to_string())
     }
 
     fn problems(text: &str, overrides: &[&str]) -> Vec<String> {
@@ -206,7 +233,7 @@ mod tests {
             assert_eq!(interpolate::interpolate(&mut tree, &|_| None).refusals, []);
             let instance = tree.to_json();
             assert!(jsonschema::is_valid(&schema, &instance), "{path:?}");
-            let loaded = load(&path, &[], &|_| None).map_err(|p| p.to_string()).unwrap();
+            let loaded = load(&path, Changes::default(), &|_| None).map_err(|p| p.to_string()).unwrap();
             assert_eq!(loaded.scenario.name, path.file_stem().unwrap().to_str().unwrap());
             assert!(
                 text.starts_with("# For ") && text.contains(&format!("batchsql run scenarios/{}.yaml", loaded.scenario.name)),
@@ -224,8 +251,8 @@ mod tests {
     fn what_was_loaded_is_typed_and_knows_its_secrets() {
         let text = "name: t\ntarget: {postgres: {url: \"postgres://bob:${PW}@localhost/x\"}}\nworkload: {batch_insert: {rows: '${NO:-x}'}}\nload: {executor: shared-iterations}\n";
         let loaded = loaded(text, &["workload.batch_insert.rows=1e3", "workload.batch_insert.duplicate_keys=5%"]).unwrap();
-        assert_eq!(loaded.scenario.workload.batch_insert.rows, Some(1000));
-        assert_eq!(loaded.scenario.workload.batch_insert.duplicate_keys.0, 0.05);
+        assert_eq!(loaded.scenario.workload.operations(), Some(1000));
+        assert_eq!(loaded.scenario.workload.batch_insert().unwrap().duplicate_keys.0, 0.05);
         assert_eq!(loaded.scenario.target.postgres.as_ref().unwrap().url, "postgres://bob:hunter22@localhost/x");
         assert_eq!(loaded.secrets, ["hunter22"]);
         assert_eq!(loaded.text, text);
@@ -332,7 +359,7 @@ color: red
     #[test]
     fn a_file_that_cannot_be_read_says_so() {
         let directory = tempfile::tempdir().unwrap();
-        let told = |path: &Path| load(path, &[], &env).unwrap_err().to_string();
+        let told = |path: &Path| load(path, Changes::default(), &env).unwrap_err().to_string();
         let missing = directory.path().join("no.yaml");
         assert!(told(&missing).starts_with(&format!("{}: cannot be read (", missing.display())));
         assert!(told(directory.path()).contains("cannot be read ("));

@@ -7,6 +7,7 @@ pub mod interpolate;
 pub mod load;
 pub mod overrides;
 pub mod plan;
+pub mod proxy;
 pub mod rules;
 pub mod schema;
 pub mod tree;
@@ -34,7 +35,7 @@ pub struct Scenario {
     #[serde(default = "default_seed")]
     #[schemars(range(max = 18_446_744_073_709_551_615_u64))]
     pub seed: u64,
-    /// What is driven: exactly one of `sqlite`, `postgres`, `mysql`.
+    /// What is driven: exactly one of `sqlite`, `postgres`, `mysql`, `http`.
     #[serde(default)]
     pub target: TargetConfig,
     /// What is done to it.
@@ -44,6 +45,9 @@ pub struct Scenario {
     /// How what is stored is checked afterwards.
     #[serde(default)]
     pub verify: Verify,
+    /// The gateway's request log, which is held against the requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconcile: Option<proxy::Reconcile>,
     /// Conditions the run must meet.
     #[serde(default)]
     #[schemars(length(max = 1000))]
@@ -79,7 +83,10 @@ pub struct TargetConfig {
     /// A MySQL or MariaDB server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mysql: Option<ServerConfig>,
-    /// Connections and their time limits.
+    /// An HTTP service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<http::HttpTarget>,
+    /// Connections to a database and their time limits.
     #[serde(default)]
     pub pool: Pool,
     /// Hosts beyond loopback that may be driven.
@@ -178,12 +185,63 @@ impl Default for Pool {
     }
 }
 
-/// What is done to the target; exactly one is set.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Workload {
+/// What is done to the target.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Workload {
     /// Rows through the batch pipeline.
-    pub batch_insert: BatchInsert,
+    BatchInsert(BatchInsert),
+    /// Requests to an HTTP service.
+    ProxyRequest(proxy::ProxyRequest),
+}
+
+impl Workload {
+    /// Operations in all, if the workload says so.
+    #[must_use]
+    pub fn operations(&self) -> Option<u64> {
+        match self {
+            Workload::BatchInsert(insert) => insert.rows,
+            Workload::ProxyRequest(proxy) => proxy.requests,
+        }
+    }
+
+    /// What one operation is called, for people.
+    #[must_use]
+    pub fn unit(&self) -> &'static str {
+        match self {
+            Workload::BatchInsert(_) => "rows",
+            Workload::ProxyRequest(_) => "requests",
+        }
+    }
+
+    /// The batch inserts, if it is those.
+    #[must_use]
+    pub fn batch_insert(&self) -> Option<&BatchInsert> {
+        if let Workload::BatchInsert(insert) = self { Some(insert) } else { None }
+    }
+}
+
+/// A mapping with one of the two: what editors and error messages take better than a choice of mappings.
+impl JsonSchema for Workload {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Workload".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let mut schema = schemars::json_schema!({
+            "description": "What is done to the target: exactly one of `batch_insert`, `proxy_request`.",
+            "type": "object",
+            "additionalProperties": false,
+            "minProperties": 1,
+            "maxProperties": 1,
+            "properties": {
+                "batch_insert": generator.subschema_for::<BatchInsert>(),
+                "proxy_request": generator.subschema_for::<proxy::ProxyRequest>(),
+            }
+        });
+        schema.remove("title");
+        schema
+    }
 }
 
 /// Rows through the batch pipeline.
@@ -499,11 +557,18 @@ pub struct Verify {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]
     pub readers: Option<usize>,
+    /// The mock upstream's own ledger, which says how often each request reached it; of an upstream that the scenario starts it is
+    /// known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_ledger: Option<String>,
+    /// Rows that the gateway's log may lack; without it none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_lost: Option<proxy::AllowLost>,
 }
 
 impl Default for Verify {
     fn default() -> Self {
-        Self { method: VerifyMethod::Full, quiesce_timeout: Time::secs(60), readers: None }
+        Self { method: VerifyMethod::Full, quiesce_timeout: Time::secs(60), readers: None, upstream_ledger: None, allow_lost: None }
     }
 }
 

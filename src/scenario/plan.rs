@@ -1,10 +1,12 @@
 //! What a scenario will do, from the scenario alone: nothing is connected to.
 
+mod proxy;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::database_url::{name_of, word};
-use super::{BatchInsert, Charset, ColumnConfig, Executor, Load, Scenario, VerifyMethod};
+use super::{BatchInsert, Charset, ColumnConfig, Executor, Load, Scenario, VerifyMethod, Workload};
 use crate::gate::{Gate, Metric};
 use crate::redact::redact_url;
 use crate::table::{Column, ColumnType, Table};
@@ -100,21 +102,38 @@ pub fn plan(scenario: &Scenario, ddl: &[String]) -> String {
     };
     line("Scenario", format!("{} (seed {})", scenario.name, scenario.seed));
     line("Target", target(scenario));
-    let insert = &scenario.workload.batch_insert;
-    line("Table", format!("{}, {} columns{}", insert.table, insert.columns.len(), if insert.unique_key { "" } else { ", key not unique" }));
-    for config in &insert.columns {
-        line("", column(insert, config));
+    let load = load(&scenario.load, scenario.workload.unit());
+    match &scenario.workload {
+        Workload::BatchInsert(insert) => {
+            let keys = if insert.unique_key { "" } else { ", key not unique" };
+            line("Table", format!("{}, {} columns{keys}", insert.table, insert.columns.len()));
+            for config in &insert.columns {
+                line("", column(insert, config));
+            }
+            line("Rows", rows(scenario, insert));
+            line("Load", load);
+            line("Duration", duration(&scenario.load));
+            line("Data", data(scenario, insert));
+            line("Pipeline", pipeline(insert));
+            line("Verify", verify(scenario));
+        }
+        Workload::ProxyRequest(proxy) => {
+            line("Requests", operations(scenario));
+            for mix in proxy::mix(proxy) {
+                line("", mix);
+            }
+            line("Load", load);
+            line("Duration", duration(&scenario.load));
+            line("Client", proxy::client(scenario));
+            for check in proxy::verify(scenario, proxy) {
+                line("Verify", check);
+            }
+        }
     }
-    line("Rows", rows(scenario));
-    line("Load", load(scenario));
-    line("Duration", duration(&scenario.load));
-    line("Data", data(scenario));
-    line("Pipeline", pipeline(insert));
-    line("Verify", verify(scenario));
     for (index, gate) in gates(scenario).into_iter().enumerate() {
         line(if index == 0 { "Gates" } else { "" }, gate);
     }
-    out.push_str(&stages(&scenario.load));
+    out.push_str(&stages(&scenario.load, scenario.workload.unit()));
     if !ddl.is_empty() {
         let _ = write!(out, "\nThe table would be created by:\n  {}\n", ddl.join(";\n").replace('\n', "\n  ") + ";");
     }
@@ -129,6 +148,9 @@ fn target(scenario: &Scenario) -> String {
         let pragmas = if sqlite.pragmas.is_empty() { String::new() } else { format!(" and {} pragmas of its own", sqlite.pragmas.len()) };
         format!("{path}, profile {}{pragmas}", word(&sqlite.profile))
     });
+    if let Some(http) = &target.http {
+        return proxy::service(http);
+    }
     format!("{}: {}", target.database().map_or("none", name_of), server.or(file).unwrap_or_default())
 }
 
@@ -145,26 +167,30 @@ fn column(insert: &BatchInsert, config: &ColumnConfig) -> String {
     text
 }
 
-fn rows(scenario: &Scenario) -> String {
-    let insert = &scenario.workload.batch_insert;
-    let (cap, due) = (insert.rows, scenario.load.operations());
-    let mut text = match (expected_rows(scenario), cap, due) {
-        (Some(rows), Some(cap), Some(due)) if due > cap as f64 => {
-            format!("{} (the cap; the load alone would be {})", grouped(rows), grouped(due))
-        }
-        (Some(rows), ..) => format!("{}{}", grouped(rows), if scenario.load.warmup.0.is_zero() { "" } else { ", warm-up included" }),
-        (None, Some(cap), _) => format!("as many as the target takes in the time, at most {}", grouped(cap as f64)),
-        (None, ..) => "as many as the target takes in the time".to_owned(),
-    };
+fn rows(scenario: &Scenario, insert: &BatchInsert) -> String {
+    let mut text = operations(scenario);
     if insert.duplicate_keys.0 > 0.0 {
         let _ = write!(text, "; {} % of them on a key used before, conflict: {}", insert.duplicate_keys.0 * 100.0, word(&insert.conflict));
     }
     text
 }
 
-/// Rows in all, where the scenario alone says it.
-fn expected_rows(scenario: &Scenario) -> Option<f64> {
-    let cap = scenario.workload.batch_insert.rows.map(|rows| rows as f64);
+/// How many operations there will be, in words.
+fn operations(scenario: &Scenario) -> String {
+    let (cap, due) = (scenario.workload.operations(), scenario.load.operations());
+    match (expected(scenario), cap, due) {
+        (Some(rows), Some(cap), Some(due)) if due > cap as f64 => {
+            format!("{} (the cap; the load alone would be {})", grouped(rows), grouped(due))
+        }
+        (Some(rows), ..) => format!("{}{}", grouped(rows), if scenario.load.warmup.0.is_zero() { "" } else { ", warm-up included" }),
+        (None, Some(cap), _) => format!("as many as the target takes in the time, at most {}", grouped(cap as f64)),
+        (None, ..) => "as many as the target takes in the time".to_owned(),
+    }
+}
+
+/// Operations in all, where the scenario alone says it.
+fn expected(scenario: &Scenario) -> Option<f64> {
+    let cap = scenario.workload.operations().map(|rows| rows as f64);
     match (scenario.load.executor, scenario.load.operations()) {
         (Executor::SharedIterations, _) => cap,
         (_, Some(due)) => Some(cap.map_or(due, |cap| due.min(cap))),
@@ -172,15 +198,14 @@ fn expected_rows(scenario: &Scenario) -> Option<f64> {
     }
 }
 
-fn load(scenario: &Scenario) -> String {
-    let load = &scenario.load;
+fn load(load: &Load, unit: &str) -> String {
     let workers = if load.vus.unwrap_or(1) == 1 { "1 worker".to_owned() } else { format!("{} workers", load.vus.unwrap_or(1)) };
     let what = match load.executor {
         Executor::SharedIterations | Executor::ConstantVus => format!("{workers}, as fast as the target allows"),
         Executor::RampingVus => format!("workers by {} stages", load.stages.len()),
-        Executor::ConstantArrivalRate => format!("{} rows/s, {} arrivals", grouped(load.rate.unwrap_or(0.0)), word(&load.arrivals)),
+        Executor::ConstantArrivalRate => format!("{} {unit}/s, {} arrivals", grouped(load.rate.unwrap_or(0.0)), word(&load.arrivals)),
         Executor::RampingArrivalRate => {
-            format!("from {} rows/s by {} stages, {} arrivals", grouped(load.rate.unwrap_or(0.0)), load.stages.len(), word(&load.arrivals))
+            format!("from {} {unit}/s by {} stages, {} arrivals", grouped(load.rate.unwrap_or(0.0)), load.stages.len(), word(&load.arrivals))
         }
     };
     let mut text = format!("{}: {what}", word(&load.executor));
@@ -203,11 +228,10 @@ fn duration(load: &Load) -> String {
     format!("{warmup}{main}, then drain and verify")
 }
 
-fn data(scenario: &Scenario) -> String {
-    let insert = &scenario.workload.batch_insert;
+fn data(scenario: &Scenario, insert: &BatchInsert) -> String {
     let row = insert.mean_row_bytes();
     let batch = insert.pipeline.flush_size as f64;
-    let known = expected_rows(scenario);
+    let known = expected(scenario);
     let all = known.map_or(String::new(), |rows| {
         format!(", {} in all, {} batches if all are full", bytes(rows * row), grouped((rows / batch).ceil()))
     });
@@ -255,12 +279,12 @@ fn gates(scenario: &Scenario) -> Vec<String> {
 }
 
 /// A table of the ramp with a bar for the value at each stage's end.
-fn stages(load: &Load) -> String {
+fn stages(load: &Load, unit: &str) -> String {
     const WIDTH: f64 = 40.0;
     if load.stages.is_empty() {
         return String::new();
     }
-    let unit = if load.executor == Executor::RampingVus { "workers" } else { "rows/s" };
+    let unit = if load.executor == Executor::RampingVus { "workers".to_owned() } else { format!("{unit}/s") };
     let most = load.stages.iter().map(|s| s.target).chain(load.rate).fold(1.0, f64::max);
     let bar = |value: f64| "#".repeat((value / most * WIDTH).round() as usize);
     let mut out = format!("\n{:>12} {unit:>12}\n", "until");
@@ -341,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_rows_bytes_and_longest_values_come_of_its_columns() {
-        let insert = scenario(quickstart()).workload.batch_insert;
+        let insert = scenario(quickstart()).workload.batch_insert().unwrap().clone();
         // 3 texts of 12 to 40 characters, three values of 8 bytes, one boolean.
         assert_eq!(insert.mean_row_bytes(), 3.0 * 26.0 + 3.0 * 8.0 + 1.0);
         let table = insert.table();
@@ -352,7 +376,7 @@ mod tests {
             {"name": "a", "type": "bytes", "size": {"min": 10, "max": 30}, "nullable": true}, {"name": "id", "type": "int64", "key": true}
         ]);
         value["workload"]["batch_insert"]["content"] = json!({"nulls": 0.5});
-        let insert = scenario(value).workload.batch_insert;
+        let insert = scenario(value).workload.batch_insert().unwrap().clone();
         assert_eq!((insert.mean_row_bytes(), insert.table().key, insert.table().columns[0].max_len), (18.0, 1, 30));
     }
 

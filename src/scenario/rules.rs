@@ -1,6 +1,8 @@
 //! What no type can refuse: settings that exclude each other, names that cannot be quoted, loads that offer nothing.
 //! Each with the path it is about and the mend. Strict on purpose: a setting without effect is refused, not ignored.
 
+mod proxy;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use super::database_url::{method_fits, name_of, server_problem, word};
 use super::units::Time;
 use super::{
     Arrivals, BatchInsert, Charset, ColumnConfig, Executor, Load, Pragma, PragmaValue, Saturation, Scenario, SizeRange, SqliteConfig,
+    TargetConfig, Workload,
 };
 use crate::table::{ColumnType, SURROGATE_KEY};
 use crate::target::{Conflict, Database, Method};
@@ -25,21 +28,37 @@ const MYSQL_INDEX_BYTES: u64 = 3072;
 /// A Postgres B-tree entry has at most 2704 bytes, header included.
 const POSTGRES_INDEX_BYTES: u64 = 2680;
 
+/// The kinds of database that are set.
+fn kinds(target: &TargetConfig) -> Vec<&'static str> {
+    let kinds = [("sqlite", target.sqlite.is_some()), ("postgres", target.postgres.is_some()), ("mysql", target.mysql.is_some())];
+    kinds.into_iter().filter(|(_, set)| *set).map(|(kind, _)| kind).collect()
+}
+
 /// Everything that is impossible in `scenario`, as (path, message); an empty path is the scenario as a whole.
 #[must_use]
 pub fn check(scenario: &Scenario) -> Vec<(String, String)> {
     let mut rules = Rules::default();
-    let database = scenario.target.database();
     rules.names(scenario);
-    rules.target(scenario);
-    rules.columns(&scenario.workload.batch_insert, database);
-    rules.writing(&scenario.workload.batch_insert, database);
-    rules.pipeline(&scenario.workload.batch_insert);
-    rules.load(&scenario.load, scenario.workload.batch_insert.rows);
-    let flush_size = scenario.workload.batch_insert.pipeline.flush_size as u64;
-    rules.when(scenario.load.max_in_flight.is_some_and(|m| m < flush_size), "load.max_in_flight", || {
-        format!("is below pipeline.flush_size ({flush_size}), so that no batch could ever fill; raise it")
-    });
+    match &scenario.workload {
+        Workload::BatchInsert(insert) => {
+            rules.target(scenario);
+            let database = scenario.target.database();
+            rules.columns(insert, database);
+            rules.writing(insert, database);
+            rules.pipeline(insert);
+            rules.load(&scenario.load, "workload.batch_insert.rows", insert.rows);
+            let flush_size = insert.pipeline.flush_size as u64;
+            rules.when(scenario.load.max_in_flight.is_some_and(|m| m < flush_size), "load.max_in_flight", || {
+                format!("is below pipeline.flush_size ({flush_size}), so that no batch could ever fill; raise it")
+            });
+        }
+        Workload::ProxyRequest(proxy) => {
+            rules.http_target(scenario);
+            rules.proxy(proxy);
+            rules.log(scenario);
+            rules.load(&scenario.load, "workload.proxy_request.requests", proxy.requests);
+        }
+    }
     rules.found
 }
 
@@ -77,8 +96,15 @@ impl Rules {
 
     fn target(&mut self, scenario: &Scenario) {
         let target = &scenario.target;
-        let kinds = [("sqlite", target.sqlite.is_some()), ("postgres", target.postgres.is_some()), ("mysql", target.mysql.is_some())];
-        let set: Vec<&str> = kinds.into_iter().filter(|(_, set)| *set).map(|(kind, _)| kind).collect();
+        let set = kinds(target);
+        self.when(target.http.is_some(), "target.http", || "is for workload.proxy_request; remove it".to_owned());
+        for (path, given) in [
+            ("reconcile", scenario.reconcile.is_some()),
+            ("verify.upstream_ledger", scenario.verify.upstream_ledger.is_some()),
+            ("verify.allow_lost", scenario.verify.allow_lost.is_some()),
+        ] {
+            self.when(given, path, || "is for workload.proxy_request; remove it".to_owned());
+        }
         self.when(set.is_empty(), "target", || "has no database; add one of sqlite: {}, postgres: {url: …} or mysql: {url: …}".to_owned());
         self.when(set.len() > 1, "target", || format!("has {}; keep one of them", set.join(" and ")));
         for (database, server) in [(Database::Postgres, &target.postgres), (Database::Mysql, &target.mysql)] {
@@ -220,8 +246,8 @@ impl Rules {
         self.when(time.0 < Duration::from_millis(1) || time.0 > MAX_WAIT, path, || format!("is {}; write 1ms to 1day", word(&time)));
     }
 
-    fn load(&mut self, load: &Load, rows: Option<u64>) {
-        self.settings_of_executor(load, rows);
+    fn load(&mut self, load: &Load, cap_path: &str, cap: Option<u64>) {
+        self.settings_of_executor(load, cap_path, cap);
         if let Some(duration) = load.duration {
             self.span("load.duration", duration);
         }
@@ -248,7 +274,7 @@ impl Rules {
     }
 
     /// Which settings each executor needs and which it has no use for.
-    fn settings_of_executor(&mut self, load: &Load, rows: Option<u64>) {
+    fn settings_of_executor(&mut self, load: &Load, cap_path: &str, cap: Option<u64>) {
         use Executor::{ConstantArrivalRate, ConstantVus, RampingArrivalRate, RampingVus, SharedIterations};
         let open = load.executor.is_open();
         let fixed = matches!(load.executor, SharedIterations | ConstantVus);
@@ -256,7 +282,7 @@ impl Rules {
             ("load.duration", load.duration.is_some(), &[ConstantVus, ConstantArrivalRate], true),
             ("load.rate", load.rate.is_some(), &[ConstantArrivalRate], load.executor != RampingArrivalRate),
             ("load.stages", !load.stages.is_empty(), &[RampingVus, RampingArrivalRate], true),
-            ("workload.batch_insert.rows", rows.is_some(), &[SharedIterations], false),
+            (cap_path, cap.is_some(), &[SharedIterations], false),
             ("load.vus", load.vus.is_some(), &[], !fixed),
             ("load.think_time", load.think_time != Time::default(), &[], open),
             ("load.arrivals", load.arrivals != Arrivals::default(), &[], !open),

@@ -107,6 +107,7 @@ fn explain(schema: &Value, error: &ValidationError<'_>, findings: &mut Vec<Findi
         Kind::ExclusiveMinimum { limit } => format!("is {found}; more than {limit} is needed"),
         Kind::MinItems { limit } => format!("has {} items; at least {limit} are needed", found.as_array().map_or(0, Vec::len)),
         Kind::MaxItems { limit } => format!("has {} items; at most {limit} are possible", found.as_array().map_or(0, Vec::len)),
+        Kind::MinProperties { .. } | Kind::MaxProperties { .. } => one_of(parent, found),
         _ => error.to_string(),
     };
     findings.push(Finding { spoilt: path.clone(), path, message, is_key: false });
@@ -197,6 +198,12 @@ fn shown(value: &Value) -> String {
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "a mapping".to_owned(),
     }
+}
+
+/// The message for a mapping that must have exactly one of its keys.
+fn one_of(parent: &Value, found: &Value) -> String {
+    let keys = |of: Option<&Value>| of.and_then(Value::as_object).map_or(Vec::new(), |keys| keys.keys().cloned().collect());
+    format!("has {} of {}; write exactly one", keys(Some(found)).len(), keys(parent.get("properties")).join(", "))
 }
 
 /// The mend, where the slip is a usual one.

@@ -54,6 +54,7 @@ impl Expectation {
             partial_batches,
             examples: findings.examples,
             duration_seconds: seconds,
+            ..Integrity::inconclusive(String::new())
         }
     }
 

@@ -8,29 +8,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Run;
 use super::observe::Watch;
+use crate::runner::{Offered, Run};
 use crate::pipeline::{Pipeline, Submission, SubmitError};
 use crate::recorder::Recorder;
-use crate::scenario::{Arrivals, Saturation};
+use crate::scenario::{Arrivals, BatchInsert, Saturation};
 use crate::schedule::{Rate, Schedule, Vus};
 use crate::table::Row;
 use crate::workload::batch_insert::Generator;
-
-/// What was offered, seen from the generator.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Offered {
-    /// Operations due.
-    pub(crate) operations: u64,
-    /// The last intended start.
-    pub(crate) last_due: Duration,
-    /// When the last operation was really handed over.
-    pub(crate) last_started: Duration,
-    /// Whether the whole schedule was offered (not cut by rows, a stop or saturation).
-    pub(crate) whole_schedule: bool,
-    /// Why the load stopped before its time, if the scenario asked for that.
-    pub(crate) aborted: Option<String>,
-}
 
 /// What both loops use.
 struct Loop {
@@ -49,12 +34,11 @@ struct Loop {
 }
 
 /// Offers the load of `run` until the schedule, the rows or a stop ends it.
-pub(crate) async fn offer(run: &Run, pipeline: &Arc<Pipeline>) -> Offered {
-    let workload = &run.scenario.workload.batch_insert;
+pub(super) async fn offer(run: &Run, workload: &BatchInsert, watch: &Arc<Watch>, pipeline: &Arc<Pipeline>) -> Offered {
     let work = Arc::new(Loop {
         pipeline: Arc::clone(pipeline),
         recorder: Arc::clone(&run.recorder),
-        watch: Arc::clone(&run.watch),
+        watch: Arc::clone(watch),
         generator: Generator::new(run.scenario.seed, workload),
         epoch: run.epoch,
         rows: workload.rows.unwrap_or(u64::MAX),

@@ -1,0 +1,102 @@
+//! Reading everything back: wait until the run's sessions have ended, stream the key ranges in parallel, and let the verifier judge.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::report::Integrity;
+use crate::report::format::count;
+use crate::runner::progress::PhaseProgress;
+use crate::scenario::{BatchInsert, Scenario};
+use crate::target::{KeyRange, Reader, Target, TargetError};
+use crate::verifier::{Expectation, Findings, RangeCheck};
+use crate::workload::batch_insert::Generator;
+
+/// Blocks in flight between a reader and its check.
+const BLOCKS: usize = 4;
+
+/// Reads the table back and judges it by the ledger. Whatever keeps it from being read to the end makes the result inconclusive.
+pub(crate) async fn verify(
+    target: &dyn Target,
+    scenario: &Scenario,
+    insert: &BatchInsert,
+    ledger: &Path,
+    progress: &PhaseProgress,
+) -> Integrity {
+    let began = Instant::now();
+    let generator = Generator::new(scenario.seed, insert);
+    let expectation = match Expectation::read(ledger, insert.table(), insert.conflict, generator) {
+        Ok(expectation) => Arc::new(expectation),
+        Err(error) => return Integrity::inconclusive(error.to_string()),
+    };
+    let limit = scenario.verify.quiesce_timeout.0;
+    match target.quiesce(&expectation.ledger().sessions, limit).await {
+        Ok(left) if left.is_empty() => {}
+        Ok(left) => {
+            let sessions = left.len();
+            return Integrity::inconclusive(format!(
+                "{sessions} sessions of the run were still open after {limit:?}; raise verify.quiesce_timeout"
+            ));
+        }
+        Err(error) => return Integrity::inconclusive(format!("whether the run's sessions have ended cannot be asked: {error}")),
+    }
+    let readers = scenario.verify.readers.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
+    match read_back(target, &expectation, readers, progress).await {
+        Ok(findings) => expectation.conclude(findings, began.elapsed().as_secs_f64()),
+        Err(error) => Integrity::inconclusive(error.to_string()),
+    }
+}
+
+async fn read_back(
+    target: &dyn Target,
+    expectation: &Arc<Expectation>,
+    readers: usize,
+    progress: &PhaseProgress,
+) -> Result<Findings, TargetError> {
+    let reader = target.reader().await?;
+    let checked = Arc::new(AtomicU64::new(0));
+    let mut ranges = JoinSet::new();
+    for (place, range) in expectation.ranges(readers).into_iter().enumerate() {
+        let check = check_range(Arc::clone(&reader), Arc::clone(expectation), range, Arc::clone(&checked));
+        ranges.spawn(async move { (place, check.await) });
+    }
+    // In the order of keys, whichever range is through first, so that the examples of a class are those of its least keys.
+    let mut findings = BTreeMap::new();
+    let mut ticks = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        tokio::select! {
+            done = ranges.join_next() => match done {
+                None => return Ok(findings.into_values().fold(Findings::default(), Findings::merge)),
+                Some(Ok((place, found))) => drop(findings.insert(place, found?)),
+                Some(Err(error)) => return Err(TargetError::Failed(format!("verification failed: {error}"))),
+            },
+            _ = ticks.tick() => progress.update(|| format!("{} rows read back", count(checked.load(Ordering::Relaxed)))),
+        }
+    }
+}
+
+async fn check_range(
+    reader: Arc<dyn Reader>,
+    expectation: Arc<Expectation>,
+    range: KeyRange,
+    checked: Arc<AtomicU64>,
+) -> Result<Findings, TargetError> {
+    let (sender, mut blocks) = mpsc::channel(BLOCKS);
+    let mut check = RangeCheck::new(Arc::clone(&expectation), range);
+    // Comparing keeps a core busy: on a thread of its own it runs beside the reading.
+    let compare = tokio::task::spawn_blocking(move || {
+        while let Some(block) = blocks.blocking_recv() {
+            check.block(&block);
+            checked.fetch_add(block.rows() as u64, Ordering::Relaxed);
+        }
+        check
+    });
+    reader.scan(expectation.table(), range, sender).await?;
+    let check = compare.await.map_err(|error| TargetError::Failed(format!("verification failed: {error}")))?;
+    Ok(check.finish())
+}
