@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
@@ -77,15 +77,9 @@ impl Service {
         let (head, body) = request.into_parts();
         let header = request_id(&head.headers);
         let path = head.uri.path();
-        let body = match Limited::new(body, MAX_BYTES).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) => {
-                let (status, message) = match error.is::<LengthLimitError>() {
-                    true => (StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {MAX_BYTES} bytes")),
-                    false => (StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}")),
-                };
-                return refused(self.entry(chat::id_of(&[header]), path), status, INVALID, &message);
-            }
+        let body = match read(body).await {
+            Ok(body) => body,
+            Err((status, message)) => return refused(self.entry(chat::id_of(&[header]), path), status, INVALID, &message),
         };
         match ChatRequest::parse(&body) {
             Ok(request) => self.reply(&request, path, header).await,
@@ -137,6 +131,19 @@ impl Service {
         let record = UpstreamRecord { id, n, path, user: None, model: None, stream: false, status, tokens: 0, ended };
         Entry::new(record, self.ledger.clone())
     }
+}
+
+async fn read(body: Incoming) -> Result<Bytes, (StatusCode, String)> {
+    let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {MAX_BYTES} bytes"));
+    // What is announced need not come first.
+    if body.size_hint().lower() > MAX_BYTES as u64 {
+        return Err(too_large());
+    }
+    let body = Limited::new(body, MAX_BYTES).collect().await.map_err(|error| match error.is::<LengthLimitError>() {
+        true => too_large(),
+        false => (StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}")),
+    })?;
+    Ok(body.to_bytes())
 }
 
 /// What the client calls its request.
