@@ -38,6 +38,12 @@ pub enum Command {
     /// Print the JSON Schema of a scenario, for editors.
     #[command(after_help = "Example: batchsql schema > scenario.schema.json")]
     Schema,
+    /// Serve a mock model that speaks the OpenAI API, for gateways to stand before; Ctrl-C ends it.
+    #[command(after_help = "Examples:\n  batchsql upstream --listen 127.0.0.1:3002\n  \
+        batchsql upstream --config upstream.yaml, with e.g. in it:\n    \
+        latency: {median: 50ms, p99: 400ms}\n    token_interval: 10ms\n    errors: 1%\n    \
+        stalls: {share: 0.5%, for: 3s}\n    cuts: 0.5%\n    ledger: upstream.jsonl")]
+    Upstream(UpstreamArgs),
 }
 
 /// Which scenarios, and what is changed in them.
@@ -124,4 +130,15 @@ pub struct VerifyArgs {
     /// Show no progress and no summary.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// `batchsql upstream`.
+#[derive(Debug, Args)]
+pub struct UpstreamArgs {
+    /// Where it listens; port 0 is any that is free.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3002")]
+    pub listen: SocketAddr,
+    /// File (YAML) that says how it behaves: seed, latency, token_interval, token_jitter, errors, stalls, cuts, ledger.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }

@@ -14,8 +14,9 @@ use crate::scenario::{BatchInsert, Scenario, load, plan, schema};
 use crate::target;
 
 /// Could not run: usage, bad scenario, target unreachable at the start.
-const COULD_NOT_RUN: u8 = 2;
-const INTERRUPTED: u8 = 130;
+pub(crate) const COULD_NOT_RUN: u8 = 2;
+/// A signal ended it before all was done.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Runs every scenario; one that cannot run does not keep the later ones from running.
 pub(crate) async fn run(args: RunArgs) -> u8 {
@@ -72,13 +73,13 @@ async fn run_one(
     runner::run(scenario, options).await.map_err(refused)
 }
 
-fn failed(error: &anyhow::Error, secrets: &[String]) -> u8 {
+pub(crate) fn failed(error: &anyhow::Error, secrets: &[String]) -> u8 {
     say(&format!("batchsql: {}", redact::redact(&format!("{error:#}"), secrets)));
     COULD_NOT_RUN
 }
 
 /// Puts `text` on standard output. A reader that has seen enough (`| head`) is no failure; a full disk is.
-fn print(text: &str) -> u8 {
+pub(crate) fn print(text: &str) -> u8 {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -145,7 +146,8 @@ async fn watch_signals(stop: CancellationToken) {
     std::process::exit(i32::from(INTERRUPTED));
 }
 
-async fn signal() {
+/// Waits for Ctrl-C or SIGTERM.
+pub(crate) async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => {

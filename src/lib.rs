@@ -43,5 +43,6 @@ pub async fn run(command: cli::Command) -> u8 {
         cli::Command::Check(args) => commands::check(&args),
         cli::Command::Verify(args) => commands::verify(args).await,
         cli::Command::Schema => commands::schema(),
+        cli::Command::Upstream(args) => proxy::upstream::command::upstream(args).await,
     }
 }

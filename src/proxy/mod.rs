@@ -1,1 +1,4 @@
 //! The reference AI gateway and its mock upstream: small and real, so that proxy scenarios run on a fresh machine.
+
+pub mod running;
+pub mod upstream;
