@@ -6,7 +6,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use http::Uri;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, handshake::client};
 
@@ -121,7 +121,10 @@ fn handshake(call: &Call<'_>, connector: &Connector) -> Result<client::Request, 
 fn classify(error: Error, call: &Call<'_>) -> Failure {
     let limits = &call.config.limits;
     match error {
-        Error::Io(_) | Error::ConnectionClosed | Error::AlreadyClosed => {
+        Error::Io(_)
+        | Error::ConnectionClosed
+        | Error::AlreadyClosed
+        | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake | ProtocolError::HandshakeIncomplete) => {
             unknown(ErrorClass::Connection, format!("the WebSocket broke off: {error}"))
         }
         Error::Capacity(CapacityError::TooManyHeaders) => codec::too_many_headers(),
