@@ -1,6 +1,20 @@
 //! The HTTP client of the load: requests in, what came back and when out. One [`Client`] belongs to one thread; its connections are
 //! its own, so that nothing is locked on the way. Plain HTTP/1.1 goes through a small codec of our own (the load loop is what this
-//! project exists for), HTTP/2 and TLS through hyper.
+//! project exists for), over TLS too; HTTP/2 goes through hyper.
+
+mod answer;
+mod chat;
+mod client;
+mod codec;
+mod connect;
+mod deadline;
+mod echo;
+mod failure;
+mod headers;
+mod http1;
+mod http2;
+mod intake;
+mod sse;
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +23,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::scenario::http::{ClientSettings, HttpVersion, ReplyLimits, ReplyTimeouts};
 use crate::target::Failure;
+pub use client::Client;
 
 /// Where requests go and how.
 #[derive(Clone, Debug)]
@@ -32,9 +47,10 @@ pub struct Config {
 pub struct Request {
     /// GET, POST, …
     pub method: Method,
-    /// Path and query.
+    /// Path and query, percent-encoded; begins with `/`.
     pub target: String,
-    /// Headers beside `host`, `content-length` and `accept-encoding`, which the client adds.
+    /// Headers beside `host` and `content-length`, which the client adds. Replies are decompressed, but only asked for in a compressed
+    /// form by an `accept-encoding` that stands here.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body; empty for none.
     pub body: Bytes,
@@ -104,7 +120,7 @@ pub struct Chat {
     pub usage: Option<(u64, u64)>,
     /// `finish_reason` of `choices[0]`, if it was told.
     pub finish_reason: Option<String>,
-    /// Whether `data: [DONE]` came.
+    /// Whether `data: [DONE]` came (of a WebSocket session: whether every message came back).
     pub done: bool,
 }
 
