@@ -47,6 +47,7 @@ pub enum Metric {
     Integrity(Finding),
     Latency(Clock, Point),
     RowsPerSecond,
+    RequestsPerSecond,
     ErrorRate,
     Offered,
     OfferedRate,
@@ -80,6 +81,21 @@ pub enum Clock {
     Response,
     Service,
     Lag,
+    TimeToFirstByte,
+    TimeToFirstToken,
+    InterToken,
+    LongestStall,
+    Server,
+    Network,
+    Overhead,
+}
+
+impl Clock {
+    /// Whether only requests have it.
+    #[must_use]
+    pub fn is_of_requests(self) -> bool {
+        !matches!(self, Clock::Response | Clock::Service | Clock::Lag)
+    }
 }
 
 /// Which point of a distribution.
@@ -108,7 +124,18 @@ const FINDINGS: [(&str, Finding); 10] = [
     ("rate", Finding::Rate),
     ("checked", Finding::Checked),
 ];
-const CLOCKS: [(&str, Clock); 3] = [("response", Clock::Response), ("service", Clock::Service), ("lag", Clock::Lag)];
+const CLOCKS: [(&str, Clock); 10] = [
+    ("response", Clock::Response),
+    ("service", Clock::Service),
+    ("lag", Clock::Lag),
+    ("time_to_first_byte", Clock::TimeToFirstByte),
+    ("time_to_first_token", Clock::TimeToFirstToken),
+    ("inter_token", Clock::InterToken),
+    ("longest_stall", Clock::LongestStall),
+    ("server", Clock::Server),
+    ("network", Clock::Network),
+    ("overhead", Clock::Overhead),
+];
 const POINTS: [(&str, Point); 8] = [
     ("mean", Point::Mean),
     ("p50", Point::P50),
@@ -119,8 +146,9 @@ const POINTS: [(&str, Point); 8] = [
     ("p999", Point::P999),
     ("max", Point::Max),
 ];
-const COUNTS: [(&str, Metric); 9] = [
+const COUNTS: [(&str, Metric); 10] = [
     ("rows_per_second", Metric::RowsPerSecond),
+    ("requests_per_second", Metric::RequestsPerSecond),
     ("error_rate", Metric::ErrorRate),
     ("offered", Metric::Offered),
     ("offered_rate", Metric::OfferedRate),
@@ -288,8 +316,9 @@ impl Metric {
     fn families() -> String {
         let list = |names: Vec<&str>| names.join(",");
         format!(
-            "integrity.{{{}}}, {{response,service,lag}}.{{{}}}, {}",
+            "integrity.{{{}}}, {{{}}}.{{{}}}, {}",
             list(FINDINGS.iter().map(|(n, _)| *n).collect()),
+            list(CLOCKS.iter().map(|(n, _)| *n).collect()),
             list(POINTS.iter().map(|(n, _)| *n).collect()),
             COUNTS.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ")
         )
@@ -357,6 +386,11 @@ impl Form {
         }
         if matches!(gate.metric, Metric::Integrity(_)) && (self.phase.is_some() || self.window.is_some() || self.abort) {
             return Err(format!("{} is known for the whole run, after it; remove phase, window and abort", gate.metric));
+        }
+        if matches!(gate.metric, Metric::Latency(clock, _) if clock.is_of_requests())
+            && (self.phase.is_some() || self.window.is_some() || self.abort)
+        {
+            return Err(format!("{} is known for phase main as a whole, after it; remove phase, window and abort", gate.metric));
         }
         if self.hold.is_some() && !self.abort {
             return Err("`for` says how long a gate must be missed before it aborts; add `abort: true` or remove it".to_owned());
@@ -455,7 +489,7 @@ mod tests {
         assert_eq!(gate.text, "response.p99<50ms");
         let gate: Gate = "error_rate <= 0.1 %".parse().unwrap();
         assert_eq!((gate.metric, gate.op, gate.limit, gate.unit), (Metric::ErrorRate, Op::AtMost, 0.1, Unit::Percent));
-        assert_eq!(Metric::names().len(), 10 + 24 + 9);
+        assert_eq!(Metric::names().len(), 10 + 10 * 8 + 10);
     }
 
     #[test]

@@ -46,7 +46,14 @@ impl Latency {
         self.histogram.record_n(nanos, count).expect("the histogram grows up to an hour");
     }
 
-    fn merge(&mut self, other: &Latency) {
+    /// Records one latency that an answer of its own tells.
+    pub fn record_answer(&mut self, latency: Duration) {
+        self.record(latency);
+        self.answers += 1;
+    }
+
+    /// Adds what `other` recorded.
+    pub fn merge(&mut self, other: &Latency) {
         self.histogram.add(&other.histogram).expect("the histogram grows up to an hour");
         self.answers += other.answers;
     }
@@ -105,13 +112,7 @@ pub struct Stats {
 
 impl Stats {
     fn merge(&mut self, other: &Stats) {
-        let (mine, theirs) = (&mut self.outcomes, &other.outcomes);
-        mine.offered += theirs.offered;
-        mine.attempted += theirs.attempted;
-        mine.acknowledged += theirs.acknowledged;
-        mine.rejected += theirs.rejected;
-        mine.unknown += theirs.unknown;
-        mine.dropped += theirs.dropped;
+        self.outcomes.add(&other.outcomes);
         self.response.merge(&other.response);
         self.service.merge(&other.service);
         self.lag.merge(&other.lag);
@@ -282,10 +283,7 @@ impl Recorder {
 
     /// Records how late the generator itself was with an operation.
     pub fn lag(&self, worker: u64, due: Instant, lag: Duration) {
-        self.due(worker, due, |stats| {
-            stats.lag.record(lag);
-            stats.lag.answers += 1;
-        });
+        self.due(worker, due, |stats| stats.lag.record_answer(lag));
     }
 
     /// Records an operation that was due and could not start.

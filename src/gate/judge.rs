@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Clock, Finding, Gate, Metric, Op, Point, Unit};
 use crate::report::format::count;
-use crate::report::{GateResult, Integrity, IntegrityVerdict, Latencies, LatencySummary, Outcomes, Verdict};
+use crate::report::{GateResult, HttpReport, Integrity, IntegrityVerdict, Latencies, LatencySummary, Outcomes, Verdict};
 use crate::scenario::Load;
 
 /// What was measured over some stretch of a run: a phase, or one window of it.
@@ -23,6 +23,8 @@ pub struct Sample {
     pub asked_rate: Option<f64>,
     /// Their latencies.
     pub latency: Latencies,
+    /// What only requests have, of phase `main` as a whole.
+    pub http: Option<HttpReport>,
 }
 
 /// All that gates can ask about.
@@ -76,8 +78,8 @@ fn measured(metric: Metric, sample: &Sample) -> Option<f64> {
     let over = |n: u64, time: Duration| (outcomes.offered > 0 && !time.is_zero()).then(|| n as f64 / time.as_secs_f64());
     match metric {
         Metric::Integrity(_) => None,
-        Metric::Latency(clock, point) => point_of(summary(&sample.latency, clock), point),
-        Metric::RowsPerSecond => over(outcomes.acknowledged, sample.length),
+        Metric::Latency(clock, point) => summary(sample, clock).and_then(|summary| point_of(summary, point)),
+        Metric::RowsPerSecond | Metric::RequestsPerSecond => over(outcomes.acknowledged, sample.length),
         Metric::ErrorRate => (outcomes.attempted > 0).then(|| (outcomes.rejected + outcomes.unknown) as f64 / outcomes.attempted as f64),
         Metric::OfferedRate => over(outcomes.offered, sample.scheduled),
         Metric::Offered => count(outcomes.offered),
@@ -89,11 +91,19 @@ fn measured(metric: Metric, sample: &Sample) -> Option<f64> {
     }
 }
 
-fn summary(latency: &Latencies, clock: Clock) -> &LatencySummary {
+fn summary(sample: &Sample, clock: Clock) -> Option<&LatencySummary> {
+    let http = sample.http.as_ref();
     match clock {
-        Clock::Response => &latency.response,
-        Clock::Service => &latency.service,
-        Clock::Lag => &latency.lag,
+        Clock::Response => Some(&sample.latency.response),
+        Clock::Service => Some(&sample.latency.service),
+        Clock::Lag => Some(&sample.latency.lag),
+        Clock::TimeToFirstByte => http.map(|http| &http.time_to_first_byte),
+        Clock::TimeToFirstToken => http.map(|http| &http.time_to_first_token),
+        Clock::InterToken => http.map(|http| &http.inter_token),
+        Clock::LongestStall => http.map(|http| &http.longest_stall),
+        Clock::Server => http.map(|http| &http.server),
+        Clock::Network => http.map(|http| &http.network),
+        Clock::Overhead => http.map(|http| &http.overhead),
     }
 }
 
@@ -146,9 +156,10 @@ pub fn judge(gate: &Gate, evidence: &Evidence<'_>) -> GateResult {
 
 fn missing(metric: Metric, sample: &Sample) -> String {
     match metric {
-        Metric::Latency(clock, _) if summary(&sample.latency, clock).count > 0 => {
-            format!("too few samples ({})", summary(&sample.latency, clock).count)
-        }
+        Metric::Latency(clock, _) => match summary(sample, clock).map_or(0, |summary| summary.count) {
+            0 => "no data".to_owned(),
+            few => format!("too few samples ({few})"),
+        },
         _ => "no data".to_owned(),
     }
 }
@@ -238,7 +249,10 @@ fn integrity_holds(integrity: Option<&Integrity>) -> GateResult {
     let reason = |default: &str| integrity.reason.clone().unwrap_or_else(|| default.to_owned());
     match integrity.verdict {
         IntegrityVerdict::Holds => {
-            implied(gate, Verdict::Pass, integrity.rate, format!("{} rows read back, all of them right", count(integrity.checked)))
+            let rows = |things: &str| format!("{} {things}, all of them right", count(integrity.checked));
+            let found =
+                if integrity.sources.is_empty() { rows("rows read back") } else { rows("replies and records held against the ledger") };
+            implied(gate, Verdict::Pass, integrity.rate, found)
         }
         IntegrityVerdict::Violated => implied(gate, Verdict::Fail, integrity.rate, reason("integrity is violated")),
         IntegrityVerdict::Inconclusive => implied(gate, Verdict::Inconclusive, integrity.rate, reason("verification was not finished")),
@@ -315,6 +329,7 @@ mod tests {
             outcomes: Outcomes { offered: 1000, attempted: 990, acknowledged: 980, rejected: 6, unknown: 4, dropped: 10 },
             asked_rate: Some(500.0),
             latency: Latencies { response: summary(p99), service: summary(Some(1.5)), lag: summary(Some(9.0)) },
+            http: None,
         }
     }
 

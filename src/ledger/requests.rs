@@ -272,13 +272,13 @@ mod tests {
     fn answer(index: u64) -> Answer {
         Answer {
             index,
-            digest: (index % 2 == 0).then_some(index << 32),
-            usage: (index % 3 == 0).then_some((7, index as u32)),
+            digest: index.is_multiple_of(2).then_some(index << 32),
+            usage: index.is_multiple_of(3).then_some((7, index as u32)),
             at_ms: 1_000_000,
             status: 200,
             outcome: Some([Outcome::Acknowledged, Outcome::Rejected, Outcome::Unknown][(index % 3) as usize]),
-            streamed: index % 5 == 0,
-            ended: index % 7 == 0,
+            streamed: index.is_multiple_of(5),
+            ended: index.is_multiple_of(7),
             checked: index % 2 == 1,
         }
     }

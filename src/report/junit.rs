@@ -42,7 +42,10 @@ fn properties(report: &Report) -> Vec<(&'static str, String)> {
         ("batchsql_version", report.environment.batchsql_version.clone()),
         ("target", format!("{} {}", target.name, target.version)),
         ("verdict", words::verdict(report.verdict).to_lowercase()),
-        (if report.throughput.rate.unit() == "rows" { "rows_per_second" } else { "requests_per_second" }, speed.map_or_else(String::new, |speed| format!("{speed:.0}"))),
+        (
+            if report.throughput.rate.unit() == "rows" { "rows_per_second" } else { "requests_per_second" },
+            speed.map_or_else(String::new, |speed| format!("{speed:.0}")),
+        ),
         ("throughput_valid", report.throughput.valid.to_string()),
         ("integrity", words::integrity(&report.integrity).join("; ")),
         ("reproduce", report.reproduce.clone()),

@@ -224,9 +224,8 @@ pub struct HttpReport {
     pub server: LatencySummary,
     /// What the client saw beyond that: the network and queues.
     pub network: LatencySummary,
-    /// What the gateway adds, from pairs of a proxied and a direct request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub overhead: Option<Overhead>,
+    /// What the gateway adds: the service time of a proxied request less that of the direct one that followed it. May be negative.
+    pub overhead: LatencySummary,
     /// Replies that came as streams, WebSocket sessions among them.
     pub streams: u64,
     /// Tokens of prompts, as replies told them.
@@ -241,17 +240,6 @@ pub struct HttpReport {
     pub bytes_received: u64,
     /// Each kind of request.
     pub routes: Vec<Route>,
-}
-
-/// The service time of a proxied request less that of the direct one that followed it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the documentation")]
-pub struct Overhead {
-    pub pairs: u64,
-    pub mean_ms: f64,
-    pub p50_ms: f64,
-    pub p90_ms: f64,
-    pub p99_ms: f64,
 }
 
 /// One kind of request.
@@ -301,6 +289,18 @@ pub struct Outcomes {
     pub rejected: u64,
     pub unknown: u64,
     pub dropped: u64,
+}
+
+impl Outcomes {
+    /// Adds what became of other operations.
+    pub fn add(&mut self, more: &Outcomes) {
+        self.offered += more.offered;
+        self.attempted += more.attempted;
+        self.acknowledged += more.acknowledged;
+        self.rejected += more.rejected;
+        self.unknown += more.unknown;
+        self.dropped += more.dropped;
+    }
 }
 
 /// Whether what was acknowledged is stored.

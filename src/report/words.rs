@@ -15,7 +15,7 @@ pub(super) fn verdict(verdict: Verdict) -> &'static str {
 /// The verdict in a sentence.
 pub(super) fn headline(report: &Report) -> String {
     let requests = matches!(report.throughput.rate, Rate::Requests(_));
-    let logged = report.integrity.sources.iter().any(|source| source.name == LOG_ROWS);
+    let logged = report.integrity.sources.iter().any(|source| source.name == crate::verifier::requests::LOG_ROWS);
     let sentence = match (report.verdict, report.integrity.verdict) {
         (Verdict::Pass, _) if requests && logged => "every reply is right, every request is logged once, and every gate was met",
         (Verdict::Pass, _) if requests => "every reply is whole and right, and every gate was met",
@@ -100,9 +100,6 @@ pub(super) fn integrity(integrity: &Integrity) -> Vec<String> {
     said
 }
 
-/// The name of the gateway's log among the sources.
-pub(crate) const LOG_ROWS: &str = "log rows";
-
 /// What must be there, in words.
 fn must_be_there(integrity: &Integrity) -> String {
     if integrity.sources.is_empty() {
@@ -170,9 +167,11 @@ pub(super) fn http(report: &Report) -> Vec<(&'static str, String)> {
         lines.push(("tokens", format!("{prompt} of prompts, {completion} of completions{speed}; {} streams", count(http.streams))));
     }
     lines.push(("bytes", format!("{} sent, {} received", bytes(http.bytes_sent), bytes(http.bytes_received))));
-    if let Some(overhead) = &http.overhead {
-        let [mean, p50, p90, p99] = [overhead.mean_ms, overhead.p50_ms, overhead.p90_ms, overhead.p99_ms].map(millis);
-        let pairs = count(overhead.pairs);
+    let overhead = &http.overhead;
+    if overhead.count > 0 {
+        let [mean, p50, p90, p99] =
+            [overhead.mean_ms, overhead.p50_ms, overhead.p90_ms, overhead.p99_ms].map(|value| value.map_or_else(|| "–".to_owned(), millis));
+        let pairs = count(overhead.count);
         lines.push(("overhead", format!("the gateway adds {p50} (p50), {p90} (p90), {p99} (p99), {mean} (mean); {pairs} pairs")));
     }
     if http.routes.len() > 1 {
@@ -201,9 +200,13 @@ pub(super) fn missing_percentiles(report: &Report) -> Option<&'static str> {
 /// What every line of the table means.
 pub(super) fn latency_legend(report: &Report) -> &'static str {
     match (&report.throughput.rate, is_open(report)) {
-        (Rate::Rows(_), true) => "response: from intended start; service: from the send of its batch; lag: how late the generator itself was",
+        (Rate::Rows(_), true) => {
+            "response: from intended start; service: from the send of its batch; lag: how late the generator itself was"
+        }
         (Rate::Rows(_), false) => "response: from intended start; service: from the send of its batch",
-        (Rate::Requests(_), true) => "response: from intended start; service and the rest: from the send; lag: how late the generator itself was",
+        (Rate::Requests(_), true) => {
+            "response: from intended start; service and the rest: from the send; lag: how late the generator itself was"
+        }
         (Rate::Requests(_), false) => "response: from intended start; service and the rest: from the send",
     }
 }

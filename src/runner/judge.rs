@@ -9,7 +9,7 @@ use crate::environment;
 use crate::gate::{self, Evidence, Gate, Sample};
 use crate::recorder::{Phase, Recorder, Stats};
 use crate::report::{
-    Environment, GateResult, Histograms, Integrity, IntegrityVerdict, Latencies, Outcomes, Phase as PhaseReport, Rate, Report,
+    Environment, GateResult, Histograms, HttpReport, Integrity, IntegrityVerdict, Latencies, Outcomes, Phase as PhaseReport, Rate, Report,
     SCHEMA_VERSION, Throughput, Verdict,
 };
 use crate::scenario::Workload;
@@ -18,10 +18,12 @@ use crate::schedule::Schedule;
 /// Everything a run found, with its verdict.
 pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Watched, integrity: Integrity, took: Duration) -> Report {
     let (warmup, main) = (run.recorder.phase(Phase::Warmup), run.recorder.phase(Phase::Main));
-    let outcomes = sum(&warmup.outcomes, &main.outcomes);
+    let mut outcomes = warmup.outcomes;
+    outcomes.add(&main.outcomes);
     assert_eq!(outcomes.offered, phases.load.operations, "every offered operation must have an outcome or be dropped: {outcomes:?}");
     assert_eq!(outcomes.attempted, outcomes.acknowledged + outcomes.rejected + outcomes.unknown);
-    let mut gates = judge_gates(run, phases, &warmup, &main, &integrity);
+    let http = drive.http();
+    let mut gates = judge_gates(run, phases, &warmup, &main, http.as_ref(), &integrity);
     let errors = run.tally.errors();
     if target_gone(&integrity, &errors) {
         excuse_errors(&mut gates);
@@ -52,7 +54,7 @@ pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Wat
         gates,
         resources: environment::resources(),
         histograms: Histograms { response: main.response.encode(), service: main.service.encode(), lag: main.lag.encode() },
-        http: drive.http(),
+        http,
     }
 }
 
@@ -68,17 +70,6 @@ fn excuse_errors(gates: &mut [GateResult]) {
     for gate in gates.iter_mut().filter(|gate| gate.implicit && gate.verdict == Verdict::Fail) {
         gate.verdict = Verdict::Inconclusive;
         gate.message.push_str("; the target was gone");
-    }
-}
-
-fn sum(a: &Outcomes, b: &Outcomes) -> Outcomes {
-    Outcomes {
-        offered: a.offered + b.offered,
-        attempted: a.attempted + b.attempted,
-        acknowledged: a.acknowledged + b.acknowledged,
-        rejected: a.rejected + b.rejected,
-        unknown: a.unknown + b.unknown,
-        dropped: a.dropped + b.dropped,
     }
 }
 
@@ -101,13 +92,20 @@ fn throughput(run: &Run, main: &Stats, integrity: &Integrity) -> Throughput {
     Throughput { rate, valid: per_second.is_some() && integrity.verdict == IntegrityVerdict::Holds }
 }
 
-fn judge_gates(run: &Run, phases: &Phases, warmup: &Stats, main: &Stats, integrity: &Integrity) -> Vec<GateResult> {
+fn judge_gates(
+    run: &Run,
+    phases: &Phases,
+    warmup: &Stats,
+    main: &Stats,
+    http: Option<&HttpReport>,
+    integrity: &Integrity,
+) -> Vec<GateResult> {
     let begin = run.scenario.load.warmup.0;
     let phase = |name: &str| match name {
         "warmup" if !begin.is_zero() => Some(sample(warmup, Duration::ZERO, begin, begin, None)),
         "main" if main.outcomes.offered > 0 => {
             let (scheduled, asked) = asked(run, &phases.load, main);
-            Some(sample(main, begin, main_length(run, main), scheduled, asked))
+            Some(Sample { http: http.cloned(), ..sample(main, begin, main_length(run, main), scheduled, asked) })
         }
         _ => None,
     };
@@ -129,7 +127,7 @@ fn judge_gates(run: &Run, phases: &Phases, warmup: &Stats, main: &Stats, integri
 }
 
 fn sample(stats: &Stats, start: Duration, length: Duration, scheduled: Duration, asked_rate: Option<f64>) -> Sample {
-    Sample { start, length, scheduled, outcomes: stats.outcomes, asked_rate, latency: latencies(stats) }
+    Sample { start, length, scheduled, outcomes: stats.outcomes, asked_rate, latency: latencies(stats), http: None }
 }
 
 /// How long phase `main` really took to offer its starts, and the rate at which they were due.

@@ -120,6 +120,17 @@ pub(crate) struct Offered {
     pub(crate) aborted: Option<String>,
 }
 
+impl Offered {
+    /// Adds what another part of the generator offered.
+    fn merge(&mut self, other: Offered) {
+        self.operations += other.operations;
+        self.last_due = self.last_due.max(other.last_due);
+        self.last_started = self.last_started.max(other.last_started);
+        self.whole_schedule &= other.whole_schedule;
+        self.aborted = self.aborted.take().or(other.aborted);
+    }
+}
+
 /// When the phases of a run ended, from its first intended start, and what ended them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Phases {

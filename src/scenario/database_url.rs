@@ -59,7 +59,7 @@ pub(super) fn server_problem(database: Database, url: &str, allow_hosts: &[Strin
 }
 
 /// Whether `host` is this machine by its very name.
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -122,7 +122,8 @@ pub(super) fn replace_service(scenario: &mut Scenario, url: &str) -> Result<Vec<
     if scenario.workload.batch_insert().is_some() {
         return Err("--target-url: this scenario inserts rows; give --database-url".to_owned());
     }
-    scenario.target.http.get_or_insert_default().url = url.to_owned();
+    let http = scenario.target.http.get_or_insert_default();
+    (http.url, http.start) = (url.to_owned(), None);
     Ok(Vec::new())
 }
 

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::units::Time;
+use crate::proxy::upstream;
 
 /// An HTTP service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -13,7 +14,10 @@ pub struct HttpTarget {
     /// `http://host:port` or `https://host:port`; a path in it goes in front of every request's. Absent: what `start` starts.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
-    /// The upstream itself: with it every request is followed by the same one past the gateway, and the difference of the pairs is
+    /// Servers that are started inside this process for the run, on free ports of loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
+    /// The upstream itself (`upstream` for the one that is started): with it every request is followed by the same one past the gateway, and the difference of the pairs is
     /// the gateway's own overhead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct_url: Option<String>,
@@ -35,6 +39,15 @@ pub struct HttpTarget {
     /// How large replies may be.
     #[serde(default)]
     pub limits: ReplyLimits,
+}
+
+/// Servers that are started for the run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Start {
+    /// The mock model server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<upstream::Config>,
 }
 
 /// Which HTTP is spoken.

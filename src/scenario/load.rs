@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::tree::{At, MAX_BYTES, Node, Refusal};
 use super::database_url::{replace_database, replace_service};
+use super::tree::{At, MAX_BYTES, Node, Refusal};
 use super::{Scenario, interpolate, overrides, rules, schema, tree};
 use crate::redact::{redact, secrets_of_url};
 

@@ -205,7 +205,12 @@ fn load(load: &Load, unit: &str) -> String {
         Executor::RampingVus => format!("workers by {} stages", load.stages.len()),
         Executor::ConstantArrivalRate => format!("{} {unit}/s, {} arrivals", grouped(load.rate.unwrap_or(0.0)), word(&load.arrivals)),
         Executor::RampingArrivalRate => {
-            format!("from {} {unit}/s by {} stages, {} arrivals", grouped(load.rate.unwrap_or(0.0)), load.stages.len(), word(&load.arrivals))
+            format!(
+                "from {} {unit}/s by {} stages, {} arrivals",
+                grouped(load.rate.unwrap_or(0.0)),
+                load.stages.len(),
+                word(&load.arrivals)
+            )
         }
     };
     let mut text = format!("{}: {what}", word(&load.executor));

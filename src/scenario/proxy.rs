@@ -115,6 +115,24 @@ pub struct Mix {
     /// What a reply must be like to count as acknowledged.
     #[serde(default)]
     pub checks: Checks,
+    /// Whether the gateway logs it, for `reconcile`; by default chats are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logged: Option<bool>,
+}
+
+impl Mix {
+    /// Whether the gateway's log must have a row of it.
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        self.logged.unwrap_or(self.chat.is_some())
+    }
+
+    /// Its name in reports and metrics.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        let paths = [self.chat.as_ref().map(|c| &c.path), self.http.as_ref().map(|h| &h.path), self.websocket.as_ref().map(|s| &s.path)];
+        self.name.as_deref().or_else(|| paths.into_iter().flatten().next().map(String::as_str)).unwrap_or("request")
+    }
 }
 
 fn one() -> f64 {

@@ -12,6 +12,7 @@ use super::{
     Arrivals, BatchInsert, Charset, ColumnConfig, Executor, Load, Pragma, PragmaValue, Saturation, Scenario, SizeRange, SqliteConfig,
     TargetConfig, Workload,
 };
+use crate::gate::Metric;
 use crate::table::{ColumnType, SURROGATE_KEY};
 use crate::target::{Conflict, Database, Method};
 
@@ -59,6 +60,7 @@ pub fn check(scenario: &Scenario) -> Vec<(String, String)> {
             rules.load(&scenario.load, "workload.proxy_request.requests", proxy.requests);
         }
     }
+    rules.gates(scenario);
     rules.found
 }
 
@@ -132,6 +134,26 @@ impl Rules {
         for (pragma, value) in &sqlite.pragmas {
             if let Some(expected) = pragma_problem(*pragma, value) {
                 self.found.push((format!("target.sqlite.pragmas.{}", word(pragma)), format!("is {}; write {expected}", written(value))));
+            }
+        }
+    }
+
+    /// Gates on what the workload does not have.
+    fn gates(&mut self, scenario: &Scenario) {
+        let requests = scenario.workload.batch_insert().is_none();
+        for (index, gate) in scenario.gates.iter().enumerate() {
+            let path = format!("gates.{index}");
+            match gate.metric {
+                Metric::RowsPerSecond if requests => {
+                    self.when(true, &path, || "rows_per_second is of batch inserts; write requests_per_second".to_owned());
+                }
+                Metric::RequestsPerSecond if !requests => {
+                    self.when(true, &path, || "requests_per_second is of requests; write rows_per_second".to_owned());
+                }
+                Metric::Latency(clock, _) if clock.is_of_requests() && !requests => {
+                    self.when(true, &path, || format!("{} is of requests; write response or service", gate.metric));
+                }
+                _ => {}
             }
         }
     }

@@ -9,6 +9,7 @@ mod compare;
 mod conclude;
 mod expect;
 mod range;
+pub mod requests;
 
 pub use expect::Expectation;
 pub use range::{Findings, RangeCheck};

@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::observe::Watch;
-use crate::runner::{Offered, Run};
 use crate::pipeline::{Pipeline, Submission, SubmitError};
 use crate::recorder::Recorder;
+use crate::runner::{Offered, Run};
 use crate::scenario::{Arrivals, BatchInsert, Saturation};
 use crate::schedule::{Rate, Schedule, Vus};
 use crate::table::Row;
@@ -70,11 +70,7 @@ async fn closed(work: Arc<Loop>, vus: Vus) -> Offered {
     let mut offered = Offered { whole_schedule: true, ..Offered::default() };
     while let Some(result) = workers.join_next().await {
         match result {
-            Ok(mine) => {
-                offered.operations += mine.operations;
-                offered.last_due = offered.last_due.max(mine.last_due);
-                offered.last_started = offered.last_started.max(mine.last_started);
-            }
+            Ok(mine) => offered.merge(Offered { whole_schedule: true, ..mine }),
             Err(error) => offered.aborted = Some(format!("a worker failed: {error}")),
         }
     }

@@ -43,13 +43,8 @@ pub(super) async fn begin(id: &str, folder: &Path, scenario: Scenario, options: 
     let header = ledger::Header { version: ledger::VERSION, run_id: run.id.clone(), seed: run.scenario.seed };
     let ledger = LedgerWriter::create(&folder.join(ledger::FILE), &header)
         .with_context(|| format!("the ledger in {} cannot be written; name another --report-dir", folder.display()))?;
-    let watch = Watch::new(
-        Arc::clone(&run.recorder),
-        ledger,
-        Arc::clone(&run.tally),
-        run.scenario.load.max_in_flight,
-        run.reporter.clone(),
-    );
+    let watch =
+        Watch::new(Arc::clone(&run.recorder), ledger, Arc::clone(&run.tally), run.scenario.load.max_in_flight, run.reporter.clone());
     let watch = Arc::new(watch);
     let pipeline = Some(Arc::new(start_pipeline(&run, &insert, &target, &plan, &watch)?));
     Ok((run, Box::new(Batch { insert, target, plan, watch, pipeline })))

@@ -57,7 +57,10 @@ pub(super) fn verify(scenario: &Scenario, proxy: &ProxyRequest) -> Vec<String> {
         lines.push("every request must have reached the upstream once".to_owned());
     }
     if let Some(reconcile) = &scenario.reconcile {
-        lines.push(format!("every acknowledged request must have one right row in the gateway's log, waited for {} at most", word(&reconcile.wait)));
+        lines.push(format!(
+            "every acknowledged request must have one right row in the gateway's log, waited for {} at most",
+            word(&reconcile.wait)
+        ));
     }
     if let Some(allowed) = scenario.verify.allow_lost {
         lines.push(format!("log rows of the last {} before the last answer may be missing", word(&allowed.within)));

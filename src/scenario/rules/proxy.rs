@@ -23,7 +23,11 @@ impl Rules {
         let Some(http) = &target.http else {
             return self.when(kinds(target).is_empty(), "target", || "has no HTTP service; add http: {url: …}".to_owned());
         };
+        let started = http.start.is_some();
+        self.when(started && !http.url.is_empty(), "target.http.url", || "is what target.http.start starts; remove one of them".to_owned());
+        let given = |url: &&String| !(started && (url.is_empty() || url.as_str() == "upstream"));
         for (path, url) in [("target.http.url", Some(&http.url)), ("target.http.direct_url", http.direct_url.as_ref())] {
+            let url = url.filter(given);
             let problem = url.and_then(|url| url_problem(url, &target.allow_hosts, target.insecure_tls));
             self.found.extend(problem.map(|problem| (path.to_owned(), problem)));
         }
@@ -152,7 +156,9 @@ impl Rules {
         }
         if let Some(allowed) = scenario.verify.allow_lost {
             self.wait("verify.allow_lost.within", allowed.within);
-            self.when(scenario.reconcile.is_none(), "verify.allow_lost", || "needs reconcile, for it is about the gateway's log".to_owned());
+            self.when(scenario.reconcile.is_none(), "verify.allow_lost", || {
+                "needs reconcile, for it is about the gateway's log".to_owned()
+            });
         }
         let mock = matches!(&scenario.workload, super::Workload::ProxyRequest(proxy) if proxy.replies == Replies::Mock);
         self.when(scenario.verify.upstream_ledger.is_some() && !mock, "verify.upstream_ledger", || {
@@ -203,7 +209,6 @@ fn url_problem(url: &str, allow_hosts: &[String], insecure_tls: bool) -> Option<
             "host `{host}` is beyond loopback; if it may be put under load, add it to target.allow_hosts or give --allow-host {host}"
         ));
     }
-    (parsed.scheme() == "http" && !insecure_tls).then(|| {
-        "goes beyond loopback without TLS; write https://, or pass --insecure-tls (target.insecure_tls: true)".to_owned()
-    })
+    (parsed.scheme() == "http" && !insecure_tls)
+        .then(|| "goes beyond loopback without TLS; write https://, or pass --insecure-tls (target.insecure_tls: true)".to_owned())
 }

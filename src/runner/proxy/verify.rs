@@ -1,0 +1,142 @@
+//! Everything that says what became of requests, read and held against the ledger: the ledger of replies, the upstream's own ledger
+//! and the gateway's log.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::ledger::requests::RequestLedger;
+use crate::ledger::{self, Outcome};
+use crate::proxy::upstream;
+use crate::report::Integrity;
+use crate::report::format::count;
+use crate::runner::progress::PhaseProgress;
+use crate::scenario::Scenario;
+use crate::scenario::proxy::{LogDatabase, ProxyRequest};
+use crate::target::log::Log;
+use crate::verifier::requests::{LogRow, Requests};
+use crate::workload::proxy_request::Generator;
+
+/// Where it is told what became of a run's requests.
+pub(super) struct Evidence<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) upstream_ledger: Option<&'a Path>,
+    /// The log of `reconcile`.
+    pub(super) log: Option<&'a LogDatabase>,
+}
+
+/// Judges a run. Whatever keeps something from being read makes the result inconclusive.
+pub(super) async fn verify(
+    scenario: &Scenario,
+    proxy: &ProxyRequest,
+    evidence: &Evidence<'_>,
+    load_ended: Instant,
+    progress: &PhaseProgress,
+) -> Integrity {
+    match judge(scenario, proxy, evidence, load_ended, progress).await {
+        Ok(integrity) => integrity,
+        Err(reason) => Integrity::inconclusive(reason),
+    }
+}
+
+async fn judge(
+    scenario: &Scenario,
+    proxy: &ProxyRequest,
+    evidence: &Evidence<'_>,
+    load_ended: Instant,
+    progress: &PhaseProgress,
+) -> Result<Integrity, String> {
+    let began = Instant::now();
+    let ledger = RequestLedger::read(&evidence.folder.join(ledger::FILE)).map_err(|error| error.to_string())?;
+    let generator = Generator::new(scenario.seed, &ledger.header.run_id, proxy);
+    let limit = scenario.verify.quiesce_timeout.0;
+    let upstream = match evidence.upstream_ledger {
+        Some(path) => Some(upstream_ids(path, &ledger, &generator, proxy, limit, progress).await?),
+        None => None,
+    };
+    let (log, lag) = match (evidence.log, &scenario.reconcile) {
+        (Some(_), Some(_)) => {
+            let (rows, lag) = log_rows(scenario, evidence, &ledger, &generator, proxy, load_ended, progress).await?;
+            (Some(rows), Some(lag))
+        }
+        _ => (None, None),
+    };
+    let mut requests = Requests::new(&ledger, &generator, proxy);
+    requests.replies();
+    if let Some(ids) = upstream {
+        requests.upstream(ids.into_iter());
+    }
+    if let Some(rows) = log {
+        requests.log(rows.into_iter(), scenario.verify.allow_lost.map(|allowed| allowed.within.0));
+    }
+    let mut integrity = requests.conclude(began.elapsed().as_secs_f64());
+    integrity.log_lag_seconds = lag.map(|lag| lag.as_secs_f64());
+    Ok(integrity)
+}
+
+/// Operations that were acknowledged and for which `test` holds.
+fn acknowledged(ledger: &RequestLedger, generator: &Generator, test: impl Fn(usize) -> bool) -> u64 {
+    let acknowledged = ledger.answers.iter().filter(|answer| answer.outcome == Some(Outcome::Acknowledged));
+    acknowledged.filter(|answer| test(generator.operation(answer.index).route)).count() as u64
+}
+
+/// The ids that reached the upstream. It writes a record when a request has ended, which the client may see a moment earlier.
+async fn upstream_ids(
+    path: &Path,
+    ledger: &RequestLedger,
+    generator: &Generator,
+    proxy: &ProxyRequest,
+    limit: Duration,
+    progress: &PhaseProgress,
+) -> Result<Vec<String>, String> {
+    let must = acknowledged(ledger, generator, |route| proxy.mix[route].chat.is_some());
+    let began = Instant::now();
+    loop {
+        let records = upstream::ledger::read(path).map_err(|error| format!("{error:#}"))?;
+        let mut ids = Vec::new();
+        for record in records {
+            let record = record.map_err(|error| format!("{error:#}"))?;
+            if record.id.starts_with(&generator.ids()) {
+                ids.push(record.id);
+            }
+        }
+        if ids.len() as u64 >= must || began.elapsed() >= limit.min(SETTLED) {
+            return Ok(ids);
+        }
+        progress.update(|| format!("{} of {} requests in the upstream's ledger", count(ids.len() as u64), count(must)));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A record of the upstream that is not there after this long will not come: it is written before the reply's end is sent.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// The log's rows once there are as many as there must be, or once waiting has come to its end; and how long after the load that was.
+async fn log_rows(
+    scenario: &Scenario,
+    evidence: &Evidence<'_>,
+    ledger: &RequestLedger,
+    generator: &Generator,
+    proxy: &ProxyRequest,
+    load_ended: Instant,
+    progress: &PhaseProgress,
+) -> Result<(Vec<LogRow>, Duration), String> {
+    let (Some(reconcile), Some(database)) = (&scenario.reconcile, evidence.log) else { return Ok((Vec::new(), Duration::ZERO)) };
+    let query = reconcile.query.replace("{{ids}}", &generator.ids());
+    let mut log = Log::open(database, &query, scenario.target.insecure_tls).await.map_err(|error| error.to_string())?;
+    let must = acknowledged(ledger, generator, |route| proxy.mix[route].is_logged());
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(20);
+    let mut found = log.count().await.map_err(|error| error.to_string())?;
+    let mut grown = Instant::now();
+    while found < must && began.elapsed() < reconcile.wait.0 {
+        progress.update(|| format!("{} of {} rows in the gateway's log", count(found), count(must)));
+        tokio::time::sleep(pause.min(reconcile.wait.0.saturating_sub(began.elapsed()))).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+        let now = log.count().await.map_err(|error| error.to_string())?;
+        if now > found {
+            (found, grown) = (now, Instant::now());
+        }
+    }
+    let rows = log.rows(&reconcile.columns).await.map_err(|error| error.to_string())?;
+    Ok((rows, grown.saturating_duration_since(load_ended)))
+}
