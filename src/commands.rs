@@ -15,7 +15,7 @@ use crate::scenario::{Scenario, load, plan, schema};
 use crate::target;
 
 /// Could not run: usage, bad scenario, target unreachable at the start.
-const COULD_NOT_RUN: u8 = 2;
+pub(crate) const COULD_NOT_RUN: u8 = 2;
 const INTERRUPTED: u8 = 130;
 
 /// Runs every scenario; one that cannot run does not keep the later ones from running.
@@ -149,7 +149,8 @@ async fn watch_signals(stop: CancellationToken) {
     std::process::exit(i32::from(INTERRUPTED));
 }
 
-async fn signal() {
+/// Waits for SIGTERM or Ctrl-C.
+pub(crate) async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => {
