@@ -7,6 +7,8 @@ mod common;
 mod model;
 #[path = "gateway/place.rs"]
 mod place;
+#[path = "gateway/program.rs"]
+mod program;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

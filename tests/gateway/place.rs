@@ -114,6 +114,11 @@ impl Place {
         gateway::start(config, "127.0.0.1:0".parse().unwrap(), CancellationToken::new()).await.unwrap()
     }
 
+    /// A file in the test's folder.
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
     fn file(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.folder.path().join("gateway.db")).unwrap()
     }
@@ -236,7 +241,12 @@ fn chat_request(key: &str, id: &str, model: &str, tokens: u32, stream: bool) -> 
 
 /// A chat, to its end.
 pub(crate) async fn chat(gateway: &Running, key: &str, id: &str, model: &str, tokens: u32, stream: bool) -> Answer {
-    let mut open = send(gateway.address, chat_request(key, id, model, tokens, stream)).await;
+    chat_at(gateway.address, key, id, model, tokens, stream).await
+}
+
+/// [`chat`] with a gateway in another process.
+pub(crate) async fn chat_at(gateway: SocketAddr, key: &str, id: &str, model: &str, tokens: u32, stream: bool) -> Answer {
+    let mut open = send(gateway, chat_request(key, id, model, tokens, stream)).await;
     let (status, headers) = (open.reply.status(), open.reply.headers().clone());
     let (mut bytes, mut whole) = (Vec::new(), true);
     while let Some(frame) = tokio::time::timeout(PATIENCE, open.reply.body_mut().frame()).await.expect("a frame in time") {

@@ -161,7 +161,7 @@ fn outgoing(parts: Parts, body: Bytes, channel: &Channel, request_id: &str, upgr
     let mut headers = parts.headers;
     strip_hop(&mut headers);
     // The client writes its own; and what is not compressed can be read on the side.
-    for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, header::ACCEPT_ENCODING] {
+    for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, header::ACCEPT_ENCODING, header::EXPECT] {
         headers.remove(name);
     }
     if let Some(value) = channel.api_key.as_ref().and_then(|key| HeaderValue::try_from(format!("Bearer {key}")).ok()) {
@@ -270,6 +270,7 @@ mod tests {
             ("x-private", "1"),
             ("accept-encoding", "gzip"),
             ("x-kept", "2"),
+            ("expect", "100-continue"),
             ("transfer-encoding", "chunked"),
         ];
         let mut channel =

@@ -150,14 +150,12 @@ impl Gateway {
 
     /// A request has ended: its quota, its log row, its counts and its line. Returns whether its reply may end well.
     async fn ended(&self, seen: &Seen, account: Option<&Account>, line: &str) -> bool {
-        let mut well = true;
         if let Some(account) = account
             && let Err(error) = self.accounts.spend(account, seen.prompt_tokens + seen.completion_tokens).await
         {
             say(&format!("[SYS] quota: {error:#}"));
-            well = false;
         }
-        well &= self.log.write(seen).await;
+        let well = self.log.write(seen).await;
         self.stats.record(seen);
         if self.config.access_log {
             say(&access_line(seen, line, self.config.slow_request.0));
@@ -280,17 +278,21 @@ async fn serve(gateway: Arc<Gateway>, listener: TcpListener, router: Router, sto
     let house = tokio::spawn(Arc::clone(&gateway).keep_house(ended.clone()));
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut serving = tokio::spawn(serving.into_future());
+    // Closed or not, it takes tasks; it is waited for once nothing can start any.
+    gateway.tasks.close();
     let out_of_patience = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
     };
+    // Sessions of WebSockets are no longer served by then, but may be running.
+    let all_done = async {
+        let _ = (&mut serving).await;
+        gateway.tasks.wait().await;
+    };
     tokio::select! {
-        _ = &mut serving => {}
+        () = all_done => {}
         () = out_of_patience => {}
     }
-    gateway.tasks.close();
-    // Sessions of WebSockets are no longer served by now, but may be running.
-    let _ = tokio::time::timeout(GRACE, gateway.tasks.wait()).await;
     gateway.kill.cancel();
     let _ = tokio::time::timeout(LAST_WORDS, gateway.tasks.wait()).await;
     serving.abort();
