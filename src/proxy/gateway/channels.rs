@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn only_channels_of_the_model_and_the_user_are_chosen() {
         let channels = Channels::new(vec![channel("a", 1, &["x"]), channel("b", 9, &["y"]), channel("c", 1, &[])]);
-        let mut all = |names: &[&str], model| -> Vec<usize> {
+        let all = |names: &[&str], model| -> Vec<usize> {
             let mut chosen: Vec<_> = (0..20).filter_map(|_| channels.choose(&user(names), model)).collect();
             chosen.sort_unstable();
             chosen.dedup();
