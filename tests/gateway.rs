@@ -263,3 +263,68 @@ async fn running_requests_end_before_it_does() {
     assert_eq!(place.rows().await[0].status, 200);
     assert_eq!(place.wal_bytes(), 0, "the write-ahead log is written back");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_whose_row_cannot_be_committed_does_not_end_well() {
+    let place = Place::sqlite();
+    let model = Model::start("a").await;
+    let gateway = place.start(json!({"log": {"batch": {"enabled": false}}}), &[&model]).await;
+    place.execute("DROP TABLE request_logs");
+    let plain = chat(&gateway, "sk-alice", &id(1), "m1", 3, false).await;
+    assert_eq!(plain.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(plain.body.contains("log_failed"), "{}", plain.body);
+    let stream = chat(&gateway, "sk-alice", &id(2), "m1", 3, true).await;
+    assert_eq!((stream.text, stream.whole), (reply::text(&id(2), 3), false));
+    assert!(!stream.body.contains("[DONE]"), "{}", stream.body);
+    let health = get(&gateway, "/health").await;
+    assert_eq!((&health["status"], &health["log"]["lost"], &health["log"]["pending"]), (&json!("degraded"), &json!(2), &json!(0)));
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_somebody_elses_is_refused() {
+    let place = Place::sqlite();
+    place.execute("CREATE TABLE request_logs (id INTEGER PRIMARY KEY, url TEXT)");
+    let model = Model::start("a").await;
+    let error = place.try_start(json!({}), &[(&model, &[])]).await.err().unwrap();
+    let error = format!("{error:#}");
+    assert!(
+        error.starts_with("log.database: table request_logs is not the gateway's: it must have the columns id, request_id, "),
+        "{error}"
+    );
+    place.execute("INSERT INTO request_logs VALUES (1, 'kept')");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_an_upstream_are_bounded_and_used_again() {
+    let place = Place::sqlite();
+    let model = Model::start("a").await;
+    let client = json!({"max_per_host": 1, "response_header_timeout": "300ms"});
+    let gateway = place.start(json!({"http": {"client": client}}), &[&model]).await;
+    for number in 0..10 {
+        assert!(chat(&gateway, "sk-alice", &id(number), "m1", 2, number % 2 == 0).await.whole);
+    }
+    assert_eq!(model.connections(), 1, "ten requests went over one connection");
+    let mut held = place::open(&gateway, "sk-alice", &id(10), "gated", 4).await;
+    held.chunk().await.unwrap();
+    let refused = chat(&gateway, "sk-alice", &id(11), "m1", 2, false).await;
+    assert!(refused.status == 503 && refused.body.contains("upstream_busy"), "{}", refused.body);
+    model.go_on();
+    while held.chunk().await.is_some() {}
+    assert!(chat(&gateway, "sk-alice", &id(12), "m1", 2, false).await.whole);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_reply_passes_through_and_a_large_request_is_refused() {
+    let place = Place::sqlite();
+    let model = Model::start("a").await;
+    let gateway = place.start(json!({}), &[&model]).await;
+    let answer = chat(&gateway, "sk-alice", &id(1), "m1", 300_000, false).await;
+    assert!(answer.whole && answer.body.len() > 3 << 20 && answer.text == reply::text(&id(1), 300_000));
+    let status = place::post(&gateway, "sk-alice", &vec![b' '; (32 << 20) + 1]).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    gateway.stop().await;
+    let rows: Vec<_> = place.rows().await.into_iter().map(|row| (row.status, row.completion_tokens)).collect();
+    assert_eq!(rows, [(200, 300_000), (413, 0)]);
+}

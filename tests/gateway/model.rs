@@ -1,6 +1,7 @@
 //! A model to stand behind the gateway: replies as [`reply`] says, and some that are slow, gated or cut.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -9,6 +10,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, post};
+use axum::serve::ListenerExt as _;
 use batchsql::workload::reply;
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -28,6 +30,7 @@ struct Asked {
     /// Request id and authorization of each request.
     requests: Mutex<Vec<(String, String)>>,
     go_on: Notify,
+    connections: AtomicUsize,
 }
 
 impl Model {
@@ -37,6 +40,8 @@ impl Model {
             Router::new().route("/v1/chat/completions", post(complete)).route("/v1/realtime", any(realtime)).with_state(Arc::clone(&state));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let counted = Arc::clone(&state);
+        let listener = listener.tap_io(move |_| drop(counted.connections.fetch_add(1, Ordering::Relaxed)));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { name, address, state, task }
     }
@@ -50,6 +55,11 @@ impl Model {
     /// Ids of the requests that came, in their order.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.state.requests.lock().unwrap().iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    /// How many connections came.
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
     }
 
     pub(crate) fn authorizations(&self) -> Vec<String> {

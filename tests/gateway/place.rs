@@ -100,7 +100,11 @@ impl Place {
     }
 
     /// A gateway before upstreams that serve the named models only.
-    pub(crate) async fn start_with_models(&self, mut settings: Value, models: &[(&Model, &[&str])]) -> Running {
+    pub(crate) async fn start_with_models(&self, settings: Value, models: &[(&Model, &[&str])]) -> Running {
+        self.try_start(settings, models).await.unwrap()
+    }
+
+    pub(crate) async fn try_start(&self, mut settings: Value, models: &[(&Model, &[&str])]) -> anyhow::Result<Running> {
         let channels = models.iter().enumerate().map(|(index, (model, names))| {
             json!({"name": model.name, "url": format!("http://{}", model.address), "api_key": "up-key", "weight": index + 1, "models": names})
         });
@@ -111,7 +115,12 @@ impl Place {
             settings["users"] = json!([{"name": "alice", "key": "sk-alice"}]);
         }
         let config: Config = serde_json::from_value(settings).unwrap();
-        gateway::start(config, "127.0.0.1:0".parse().unwrap(), CancellationToken::new()).await.unwrap()
+        gateway::start(config, "127.0.0.1:0".parse().unwrap(), CancellationToken::new()).await
+    }
+
+    /// Somebody else does this to the SQLite file.
+    pub(crate) fn execute(&self, sql: &str) {
+        self.file().execute_batch(sql).unwrap();
     }
 
     /// A file in the test's folder.
@@ -275,4 +284,10 @@ pub(crate) async fn get(gateway: &Running, path: &str) -> Value {
     let mut open = send(gateway.address, request).await;
     let bytes = open.reply.body_mut().collect().await.unwrap().to_bytes();
     serde_json::from_slice(&bytes).unwrap()
+}
+
+/// The status of a request with this body.
+pub(crate) async fn post(gateway: &Running, key: &str, body: &[u8]) -> StatusCode {
+    let request = Request::post("/v1/chat/completions").header("host", "gateway").header("authorization", format!("Bearer {key}"));
+    send(gateway.address, request.body(Full::from(body.to_vec())).unwrap()).await.reply.status()
 }
