@@ -41,9 +41,36 @@ impl Model {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let counted = Arc::clone(&state);
-        let listener = listener.tap_io(move |_| drop(counted.connections.fetch_add(1, Ordering::Relaxed)));
+        let listener = listener.tap_io(move |_| {
+            counted.connections.fetch_add(1, Ordering::Relaxed);
+        });
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { name, address, state, task }
+    }
+
+    /// The model by TLS, for `localhost`; returns its port, and the PEM of the certificate that vouches for it.
+    pub(crate) async fn by_tls(&self) -> (u16, String) {
+        let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![certified.cert.der().clone()], key.into()).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, model) = (listener.local_addr().unwrap().port(), self.address);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    // Who does not trust the certificate goes away.
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let mut plain = tokio::net::TcpStream::connect(model).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut plain).await;
+                });
+            }
+        });
+        (port, certified.cert.pem())
     }
 
     /// Nobody listens there from now on.

@@ -116,3 +116,27 @@ async fn what_is_wrong_is_told_at_once() {
     let (status, said) = Program::start(&place, &config(&place, &model), &[("ALICE_KEY", "sk"), ("PPROF_ENABLED", "maybe")]).ends().await;
     assert_eq!((status.code(), said.len()), (Some(2), 1), "{said:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstreams_by_tls_are_verified_and_a_handshake_has_its_limit() {
+    let place = Place::sqlite();
+    let model = Model::start("a").await;
+    let ((trusted, pem), (untrusted, _)) = (model.by_tls().await, model.by_tls().await);
+    // Takes connections and never says anything.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = "users: [{name: alice, key: sk}]\nhttp: {client: {tls_timeout: 200ms}}\nchannels:\n".to_owned();
+    for (name, port) in [("trusted", trusted), ("untrusted", untrusted), ("silent", silent.local_addr().unwrap().port())] {
+        config.push_str(&format!("  - {{name: {name}, url: 'https://localhost:{port}', models: [{name}]}}\n"));
+    }
+    let authorities = place.path("authorities.pem");
+    std::fs::write(&authorities, pem).unwrap();
+    let mut program = Program::start(&place, &config, &[("SSL_CERT_FILE", authorities.to_str().unwrap())]);
+    let address: SocketAddr = program.says("listening on http://").await.rsplit("//").next().unwrap().parse().unwrap();
+    let answer = chat_at(address, "sk", &id(1), "trusted", 5, true).await;
+    assert_eq!((answer.text, answer.whole), (reply::text(&id(1), 5), true), "{}", answer.body);
+    for (name, reason) in [("untrusted", "certificate"), ("silent", "no TLS session within 200ms")] {
+        let answer = chat_at(address, "sk", &id(2), name, 5, true).await;
+        assert!(answer.status == 502 && answer.body.contains(reason), "{}", answer.body);
+    }
+    assert_eq!(model.seen(), [id(1)]);
+}
