@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::common::server_url;
@@ -286,8 +287,11 @@ pub(crate) async fn get(gateway: &Running, path: &str) -> Value {
     serde_json::from_slice(&bytes).unwrap()
 }
 
-/// The status of a request with this body.
-pub(crate) async fn post(gateway: &Running, key: &str, body: &[u8]) -> StatusCode {
-    let request = Request::post("/v1/chat/completions").header("host", "gateway").header("authorization", format!("Bearer {key}"));
-    send(gateway.address, request.body(Full::from(body.to_vec())).unwrap()).await.reply.status()
+/// What comes back to these bytes, until the gateway closes the connection.
+pub(crate) async fn raw(gateway: &Running, bytes: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut reply)).await.expect("an end in time").unwrap();
+    reply
 }
