@@ -35,6 +35,11 @@ pub enum Command {
     /// Read a finished or killed run's table back and judge it again by the run's ledger.
     #[command(after_help = "Example: batchsql verify reports/20260102-030405-quickstart-1a2b")]
     Verify(VerifyArgs),
+    /// Serve the reference AI gateway: OpenAI-compatible, logging each request to a database.
+    ///
+    /// Its optimisations are switched by the configuration, or by environment variables (also in .env), which win.
+    #[command(after_help = "Example: batchsql proxy --config config/gateway.yaml")]
+    Proxy(ProxyArgs),
     /// Print the JSON Schema of a scenario, for editors.
     #[command(after_help = "Example: batchsql schema > scenario.schema.json")]
     Schema,
@@ -132,6 +137,7 @@ pub struct VerifyArgs {
     pub quiet: bool,
 }
 
+<<<<<<< HEAD
 /// `batchsql upstream`.
 #[derive(Debug, Args)]
 pub struct UpstreamArgs {
@@ -141,4 +147,15 @@ pub struct UpstreamArgs {
     /// File (YAML) that says how it behaves: seed, latency, token_interval, token_jitter, errors, stalls, cuts, ledger.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+=======
+/// `batchsql proxy`.
+#[derive(Debug, Args)]
+pub struct ProxyArgs {
+    /// Upstreams, users and settings (YAML or TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Where to listen.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3001")]
+    pub listen: SocketAddr,
+>>>>>>> part-gw
 }

@@ -42,6 +42,7 @@ pub async fn run(command: cli::Command) -> u8 {
         cli::Command::Run(args) => commands::run(args).await,
         cli::Command::Check(args) => commands::check(&args),
         cli::Command::Verify(args) => commands::verify(args).await,
+        cli::Command::Proxy(args) => proxy::command::proxy(&args).await,
         cli::Command::Schema => commands::schema(),
         cli::Command::Upstream(args) => proxy::upstream::command::upstream(args).await,
     }

@@ -75,12 +75,20 @@ fn the_readmes_name_every_scenario_and_no_other() {
 
 #[test]
 fn links_lead_to_files() {
-    for page in READMES.iter().chain(&["reports/README.md", "docs/methods.md", "CHANGELOG.md"]) {
+    for page in READMES.iter().chain(&["reports/README.md", "docs/methods.md", "docs/gateway.md", "CHANGELOG.md"]) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(page).parent().unwrap().to_owned();
         for link in read(page).split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             let file = link.split('#').next().unwrap();
             assert!(link.contains("://") || folder.join(file).exists(), "{page}: {link}");
         }
+    }
+}
+
+#[test]
+fn the_gateways_page_names_every_variable() {
+    let page = read("docs/gateway.md");
+    for (name, _) in batchsql::proxy::env::VARIABLES {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
     }
 }
 

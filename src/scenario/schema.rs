@@ -34,7 +34,7 @@ pub fn json_schema() -> Value {
 }
 
 /// An optional key is left out, never `null`: so that `key:` without a value is told, and editors do not offer it.
-fn without_null(schema: &mut Value) {
+pub(crate) fn without_null(schema: &mut Value) {
     let is_null = |branch: &Value| branch.get("type").is_some_and(|t| t == "null");
     match schema {
         Value::Object(keys) => {
@@ -63,12 +63,7 @@ fn without_null(schema: &mut Value) {
 /// Never: the schema is made by this program and valid.
 #[must_use]
 pub fn validate(instance: &Value) -> Vec<Finding> {
-    let schema = json_schema();
-    let validator = jsonschema::validator_for(&schema).expect("the generated schema is valid");
-    let mut findings = Vec::new();
-    for error in validator.iter_errors(instance) {
-        explain(&schema, &error, &mut findings);
-    }
+    let mut findings = findings(&json_schema(), instance);
     let gates = instance.get("gates").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     for (index, gate) in gates.iter().enumerate() {
         let path = vec!["gates".to_owned(), index.to_string()];
@@ -77,6 +72,16 @@ pub fn validate(instance: &Value) -> Vec<Finding> {
         if let (false, Err(error)) = (told, serde_json::from_value::<Gate>(gate.clone())) {
             findings.push(Finding { spoilt: path.clone(), path, message: error.to_string(), is_key: false });
         }
+    }
+    findings
+}
+
+/// Everything that `schema`, made of a type of this program, has against `instance`.
+pub(crate) fn findings(schema: &Value, instance: &Value) -> Vec<Finding> {
+    let validator = jsonschema::validator_for(schema).expect("the generated schema is valid");
+    let mut findings = Vec::new();
+    for error in validator.iter_errors(instance) {
+        explain(schema, &error, &mut findings);
     }
     findings
 }

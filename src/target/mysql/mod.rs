@@ -51,12 +51,8 @@ pub struct Mysql {
     beside: MySqlConnectOptions,
 }
 
-/// Connects with `url` and reads the server's name, version and settings. The run's id is not needed: MySQL knows sessions by
-/// number alone.
-///
-/// # Errors
-/// [`TargetError::Unreachable`] with one sentence that says where, what was found and the mend.
-pub async fn connect(url: &str, pool: &scenario::Pool, size: u32, _run_id: &str, insecure_tls: bool) -> Result<Mysql, TargetError> {
+/// The options of a connection by `url`: TLS is verified beyond loopback, unless `insecure_tls`.
+pub(crate) async fn options(url: &str, insecure_tls: bool) -> Result<MySqlConnectOptions, TargetError> {
     const FORM: &str = "mysql://user:password@host:port/database";
     let options = MySqlConnectOptions::from_str(url)
         .map_err(|e| TargetError::Unreachable(format!("the URL of the MySQL server cannot be read ({e}); write {FORM}")))?;
@@ -69,6 +65,17 @@ pub async fn connect(url: &str, pool: &scenario::Pool, size: u32, _run_id: &str,
     if !insecure_tls && !address.is_loopback().await? {
         connect = connect.ssl_mode(MySqlSslMode::VerifyIdentity);
     }
+    Ok(connect)
+}
+
+/// Connects with `url` and reads the server's name, version and settings. The run's id is not needed: MySQL knows sessions by
+/// number alone.
+///
+/// # Errors
+/// [`TargetError::Unreachable`] with one sentence that says where, what was found and the mend.
+pub async fn connect(url: &str, pool: &scenario::Pool, size: u32, _run_id: &str, insecure_tls: bool) -> Result<Mysql, TargetError> {
+    let connect = options(url, insecure_tls).await?;
+    let address = address(&connect);
     let beside = connect.clone();
     let mut options = Options { connect, max_bytes: 0, mariadb: false };
     let opened = server::open::<MyLink>(&options, pool.connect_timeout.0).await;

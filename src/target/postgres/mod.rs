@@ -48,21 +48,26 @@ pub struct Postgres {
     application: String,
 }
 
-/// Connects with `url` and reads the server's name, version and settings.
-///
-/// # Errors
-/// [`TargetError::Unreachable`] with one sentence that says where, what was found and the mend.
-pub async fn connect(url: &str, pool: &scenario::Pool, size: u32, run_id: &str, insecure_tls: bool) -> Result<Postgres, TargetError> {
+/// The options of a connection by `url`: TLS is verified beyond loopback, unless `insecure_tls`.
+pub(crate) async fn options(url: &str, insecure_tls: bool) -> Result<PgConnectOptions, TargetError> {
     let mut options = PgConnectOptions::from_str(url).map_err(|e| {
         TargetError::Unreachable(format!(
             "the URL of the Postgres server cannot be read ({e}); write postgres://user:password@host:port/database"
         ))
     })?;
-    let address = address(&options);
-    if !insecure_tls && !address.is_loopback().await? {
+    if !insecure_tls && !address(&options).is_loopback().await? {
         options = options.ssl_mode(PgSslMode::VerifyFull);
     }
-    let options = options.disable_statement_logging().statement_cache_capacity(16);
+    Ok(options.disable_statement_logging().statement_cache_capacity(16))
+}
+
+/// Connects with `url` and reads the server's name, version and settings.
+///
+/// # Errors
+/// [`TargetError::Unreachable`] with one sentence that says where, what was found and the mend.
+pub async fn connect(url: &str, pool: &scenario::Pool, size: u32, run_id: &str, insecure_tls: bool) -> Result<Postgres, TargetError> {
+    let options = options(url, insecure_tls).await?;
+    let address = address(&options);
     let beside = options.clone().application_name("batchsql");
     let pool = Pool::<PgLink>::new(options.application_name(&format!("batchsql/{run_id}")), pool.clone(), size);
     let (mut link, id) = pool.open().await.map_err(|e| refused(&address, &e))?;

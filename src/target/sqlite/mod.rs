@@ -77,7 +77,7 @@ fn unreachable(path: &Path, error: &dyn std::fmt::Display) -> TargetError {
 }
 
 /// A connection with the run's pragmas set.
-fn open(path: &Path, config: &SqliteConfig) -> rusqlite::Result<Connection> {
+pub(crate) fn open(path: &Path, config: &SqliteConfig) -> rusqlite::Result<Connection> {
     // Each connection is used by one thread at a time, so SQLite's own locks would only cost.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -96,7 +96,7 @@ fn info(connection: &Connection) -> rusqlite::Result<TargetInfo> {
 }
 
 /// Runs `work` on a blocking thread; a panic in it goes on in the caller.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
