@@ -28,7 +28,7 @@ use std::time::Instant;
 use prometheus::proto::{LabelPair, MetricFamily};
 use prometheus::{Histogram, IntCounter, TextEncoder};
 
-pub use listener::{DEFAULT_LISTEN, Listening};
+pub use listener::{DEFAULT_LISTEN, Listening, TEXT_FORMAT};
 pub use reporter::{Pipeline, PrometheusMetricsReporter};
 use series::{Series, Shape};
 

@@ -1,0 +1,106 @@
+//! The gateway's CPU profile, on a loopback port of its own, as `go tool pprof` reads it.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use pprof::protos::Message as _;
+use pprof::{ProfilerGuard, ProfilerGuardBuilder};
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Samples a second of CPU time: no multiple of anything that ticks by tens.
+const FREQUENCY_HZ: i32 = 99;
+const DEFAULT_SECONDS: u64 = 30;
+const MOST_SECONDS: u64 = 300;
+
+const INDEX: &str = "<!doctype html><title>/debug/pprof/</title><h1>/debug/pprof/</h1>\
+    <p><a href=\"profile?seconds=30\">profile</a>: CPU, for <code>go tool pprof</code>; <code>seconds</code> from 1 to 300.\
+    <p>heap, goroutine, block, mutex: not to be had here, each says why.";
+
+/// What a profile of this program cannot be, and why.
+const MISSING: [(&str, &str); 4] = [
+    ("heap", "the allocator keeps no record of allocations"),
+    ("goroutine", "this is no Go program: its tasks have no stacks of their own to list"),
+    ("block", "waiting tasks are not sampled; the latencies in /metrics show the waiting"),
+    ("mutex", "contention on locks is not sampled; the CPU profile shows spinning"),
+];
+
+/// Serves profiles on this port of loopback (0: any free one) until `stop`.
+///
+/// # Errors
+/// When the port is in use.
+pub async fn start(port: u16, stop: CancellationToken) -> Result<SocketAddr> {
+    let asked = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let listener = TcpListener::bind(asked).await.with_context(|| {
+        format!("PPROF_PORT {port}: cannot listen on {asked}; name a free port, or switch profiles off (PPROF_ENABLED)")
+    })?;
+    let address = listener.local_addr()?;
+    let service = axum::serve(listener, router(stop.clone())).with_graceful_shutdown(stop.cancelled_owned());
+    tokio::spawn(async move {
+        // Accept errors are retried inside; nothing else ends it but `stop`.
+        let _ = service.await;
+    });
+    Ok(address)
+}
+
+fn router(stop: CancellationToken) -> Router {
+    let mut router = Router::new().route("/debug/pprof/", get(Html(INDEX))).route("/debug/pprof/profile", get(profile));
+    for (name, reason) in MISSING {
+        let answer = (StatusCode::NOT_IMPLEMENTED, format!("no {name} profile: {reason}\n"));
+        router = router.route(&format!("/debug/pprof/{name}"), get(move || async move { answer }));
+    }
+    router.with_state(stop)
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    seconds: Option<String>,
+}
+
+async fn profile(State(stop): State<CancellationToken>, Query(asked): Query<Asked>) -> Response {
+    let seconds = match asked.seconds.as_deref().map_or(Ok(DEFAULT_SECONDS), str::parse) {
+        Ok(seconds @ 1..=MOST_SECONDS) => seconds,
+        _ => return (StatusCode::BAD_REQUEST, format!("seconds: a whole number from 1 to {MOST_SECONDS} is expected\n")).into_response(),
+    };
+    match sample(Duration::from_secs(seconds), &stop).await {
+        Ok(profile) => {
+            let headers = [(CONTENT_TYPE, "application/octet-stream"), (CONTENT_DISPOSITION, "attachment; filename=\"profile.pb.gz\"")];
+            (headers, profile).into_response()
+        }
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")).into_response(),
+    }
+}
+
+/// Samples for so long. Whoever hangs up before stops it, because this future is dropped then.
+async fn sample(length: Duration, stop: &CancellationToken) -> Result<Vec<u8>> {
+    // The C library's own frames are left out: unwinding from inside it can deadlock.
+    let builder = ProfilerGuardBuilder::default().frequency(FREQUENCY_HZ).blocklist(&["libc", "libgcc", "pthread", "vdso"]);
+    let guard = builder.build().map_err(|error| match error {
+        pprof::Error::Running => anyhow!("a profile is being taken; ask again when it is done"),
+        other => anyhow!("the profiler cannot start: {other}"),
+    })?;
+    tokio::select! {
+        () = tokio::time::sleep(length) => {}
+        () = stop.cancelled() => bail!("the gateway is stopping"),
+    }
+    // Names of functions are read from the program's file, which takes a while.
+    tokio::task::spawn_blocking(move || encode(&guard)).await.context("the profile could not be written")?
+}
+
+fn encode(guard: &ProfilerGuard<'_>) -> Result<Vec<u8>> {
+    let profile = guard.report().build()?.pprof()?;
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(&profile.encode_to_vec())?;
+    Ok(gzip.finish()?)
+}
