@@ -104,3 +104,89 @@ fn encode(guard: &ProfilerGuard<'_>) -> Result<Vec<u8>> {
     gzip.write_all(&profile.encode_to_vec())?;
     Ok(gzip.finish()?)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Read as _;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use flate2::read::GzDecoder;
+    use pprof::protos::Profile;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// Status and body.
+    async fn get(address: SocketAddr, path: &str) -> (u16, Vec<u8>) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /debug/pprof/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let body = memchr::memmem::find(&answer, b"\r\n\r\n").unwrap() + 4;
+        (std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap(), answer.split_off(body))
+    }
+
+    #[inline(never)]
+    fn busy_as_a_bee(stop: &AtomicBool) -> u64 {
+        let mut sum = 0_u64;
+        while !stop.load(Relaxed) {
+            sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(7));
+        }
+        sum
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_profile_names_the_function_that_is_busy_and_there_is_one_at_a_time() {
+        let stop = CancellationToken::new();
+        let address = start(0, stop.clone()).await.unwrap();
+        assert!(address.ip().is_loopback());
+        let idle = AtomicBool::new(false);
+        let runtime = tokio::runtime::Handle::current();
+        let (first, second) = std::thread::scope(|scope| {
+            scope.spawn(|| busy_as_a_bee(&idle));
+            let both = tokio::task::block_in_place(|| {
+                runtime.block_on(async { tokio::join!(get(address, "profile?seconds=2"), get(address, "profile?seconds=2")) })
+            });
+            idle.store(true, Relaxed);
+            both
+        });
+        let ((status, profile), (refused, why)) = if first.0 == 200 { (first, second) } else { (second, first) };
+        assert_eq!((status, refused), (200, 503));
+        assert!(String::from_utf8(why).unwrap().contains("a profile is being taken"));
+        assert_eq!(profile[..2], [0x1f, 0x8b], "gzip");
+        let mut bytes = Vec::new();
+        GzDecoder::new(profile.as_slice()).read_to_end(&mut bytes).unwrap();
+        let profile = Profile::decode(bytes.as_slice()).unwrap();
+        let text = |at: i64| profile.string_table[usize::try_from(at).unwrap()].as_str();
+        let types: Vec<_> = profile.sample_type.iter().map(|kind| (text(kind.ty), text(kind.unit))).collect();
+        assert_eq!(types, [("samples", "count"), ("cpu", "nanoseconds")]);
+        let busy = profile.function.iter().find(|function| text(function.name).contains("busy_as_a_bee")).unwrap().id;
+        let within = |sample: &&pprof::protos::Sample| sample.location_id.contains(&busy);
+        let samples: i64 = profile.sample.iter().filter(within).map(|sample| sample.value[0]).sum();
+        assert!(samples > 10, "{samples} samples of a loop that ran for two seconds");
+        assert!(profile.duration_nanos >= 2_000_000_000);
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_had_says_why() {
+        let stop = CancellationToken::new();
+        let address = start(0, stop.clone()).await.unwrap();
+        for (name, reason) in MISSING {
+            let (status, body) = get(address, name).await;
+            assert_eq!((status, String::from_utf8(body).unwrap().contains(reason)), (501, true), "{name}");
+        }
+        for wrong in ["0", "301", "-1", "1.5", "x", ""] {
+            let (status, body) = get(address, &format!("profile?seconds={wrong}")).await;
+            assert_eq!((status, String::from_utf8(body).unwrap().contains("from 1 to 300")), (400, true), "{wrong}");
+        }
+        let (status, body) = get(address, "").await;
+        assert_eq!((status, String::from_utf8(body).unwrap().contains("profile?seconds=30")), (200, true));
+        let error = format!("{:#}", start(address.port(), stop.clone()).await.unwrap_err());
+        assert!(error.contains(&format!("PPROF_PORT {}", address.port())) && error.contains("in use"), "{error}");
+        stop.cancel();
+    }
+}

@@ -160,6 +160,60 @@ mod tests {
         }
     }
 
+    fn seen(millis: u64) -> Seen {
+        Seen {
+            request_id: "r".to_owned(),
+            user: "ann".to_owned(),
+            channel: "main".to_owned(),
+            model: "small".to_owned(),
+            protocol: "sse",
+            status: 200,
+            success: true,
+            duration: Duration::from_millis(millis),
+            header_after: Duration::from_millis(1),
+            first_token: Some(Duration::from_millis(millis / 2)),
+            gaps: Vec::new(),
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn figures_begin_anew_with_every_interval_and_by_hand() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut window = Window::new(began, Duration::from_secs(60));
+        window.record(&seen(100), at(1));
+        window.query(Duration::from_millis(30), at(2));
+        window.query(Duration::from_millis(10), at(2));
+        let nothing = Window::new(began, Duration::ZERO).figures(began);
+        assert_eq!((nothing.total_requests, nothing.success_rate, nothing.p99_latency.as_str()), (0, 0.0, "0ms"));
+        let figures = window.figures(at(59));
+        assert_eq!((figures.total_requests, figures.streaming_requests, figures.db_query_count), (1, 1, 2));
+        assert_eq!((figures.avg_ttft.as_str(), figures.db_avg_duration.as_str()), ("50ms", "20ms"));
+        assert_eq!(window.figures(at(60)), nothing);
+        window.record(&seen(100), at(119));
+        assert_eq!(window.figures(at(119)).total_requests, 1, "the second interval began at 60 s");
+        window.reset(at(119));
+        assert_eq!(window.figures(at(119)), nothing);
+        window.record(&seen(100), at(170));
+        assert_eq!(window.figures(at(178)).total_requests, 1, "the third began with the reset");
+        let mut endless = Window::new(began, Duration::ZERO);
+        endless.record(&seen(100), began);
+        assert_eq!(endless.figures(at(1_000_000)).total_requests, 1);
+    }
+
+    #[test]
+    fn one_failure_in_many_never_reads_as_none() {
+        let mut window = Window::new(Instant::now(), Duration::ZERO);
+        for failing in 0..12_450 {
+            window.record(&Seen { success: failing >= 23, ..seen(1) }, window.began);
+        }
+        assert_eq!(window.figures(window.began).success_rate, 99.81);
+    }
+
     #[test]
     fn recent_requests_are_shown_by_whole_steps() {
         let began = Instant::now();
