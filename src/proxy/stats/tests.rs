@@ -135,9 +135,9 @@ async fn memory_tells_every_number() {
         group["latency"] = latency;
         group
     };
-    // 10, 20, … 1,000 ms evenly: interpolation within the buckets finds the percentiles; 400 ms twenty times lies between 250 and 500.
+    // 10, 20, … 1,000 ms evenly: interpolation within the buckets finds the percentiles; 400 ms twenty times lies between 300 and 500.
     let even = json!({"count": 100, "avg_ms": 505.0, "p50_ms": 500.0, "p95_ms": 950.0, "p99_ms": 990.0});
-    let same = json!({"count": 20, "avg_ms": 400.0, "p50_ms": 375.0, "p95_ms": 487.5, "p99_ms": 497.5});
+    let same = json!({"count": 20, "avg_ms": 400.0, "p50_ms": 400.0, "p95_ms": 490.0, "p99_ms": 498.0});
     let small = |name| whole(group(name, 100, 10, 90.0), [1000, 2000], [0.5, 3.0], even.clone());
     let large = |name| whole(group(name, 20, 0, 100.0), [200, 400], [0.0, 0.0], same.clone());
     assert_eq!(
@@ -147,8 +147,8 @@ async fn memory_tells_every_number() {
             "totals": {"requests": 120, "success": 110, "errors": 10, "success_rate": 110.0 / 120.0 * 100.0},
             "tokens": {"prompt": 1200, "completion": 2400, "total": 3600},
             "cost": {"prompt": 0.5, "completion": 3.0, "total": 3.5},
-            "latency": {"count": 120, "avg_ms": 487.5, "p50_ms": 444.444, "p95_ms": 940.0, "p99_ms": 988.0},
-            "ttft": {"count": 20, "avg_ms": 200.0, "p50_ms": 175.0, "p95_ms": 242.5, "p99_ms": 248.5},
+            "latency": {"count": 120, "avg_ms": 487.5, "p50_ms": 450.0, "p95_ms": 940.0, "p99_ms": 988.0},
+            "ttft": {"count": 20, "avg_ms": 200.0, "p50_ms": 175.0, "p95_ms": 197.5, "p99_ms": 199.5},
             "channels": [small("main"), large("spare")],
             "users": [group("ann", 100, 10, 90.0), group("bob", 20, 0, 100.0)],
             "models": [small("small"), large("large")],
