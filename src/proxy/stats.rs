@@ -137,7 +137,7 @@ impl Stats {
 
     /// From the database if there is one and it answers, else from memory.
     async fn answer(&self) -> Answer {
-        let memory = self.from_memory();
+        let memory = self.memory();
         let Some(vm) = &self.shared.vm else { return memory };
         let reason = match vm.samples().await {
             Ok(samples) if samples.is_empty() && memory.summary.totals.requests > 0 => {
@@ -149,7 +149,7 @@ impl Stats {
         Answer { fallback: true, reason: Some(format!("{}: {reason}", vm.shown())), ..memory }
     }
 
-    fn from_memory(&self) -> Answer {
+    fn memory(&self) -> Answer {
         let now = Instant::now();
         Answer {
             source: "memory",
@@ -195,7 +195,7 @@ pub fn routes(stats: Stats) -> Router {
         .route("/api/metrics/", get(figures))
         .route("/api/metrics/reset", post(reset))
         .route("/stats", get(async |State(stats): State<Stats>| Json(stats.answer().await)))
-        .route("/stats/legacy", get(async |State(stats): State<Stats>| Json(stats.from_memory())))
+        .route("/stats/legacy", get(async |State(stats): State<Stats>| Json(stats.memory())))
         .route("/health/vm", get(health))
         .route("/dashboard", get(dashboard::page))
         .with_state(stats)

@@ -190,7 +190,7 @@ fn float_close(a: &str, b: &str) -> bool {
 async fn switched_off_nothing_is_counted_or_shown() {
     let stats = Stats::new(Settings { enabled: false, ..settings() }).unwrap();
     feed(&stats);
-    assert_eq!(stats.from_memory().summary, Summary::default());
+    assert_eq!(stats.memory().summary, Summary::default());
     let address = serve(routes(stats)).await;
     for path in ["/metrics", "/stats", "/stats/legacy", "/dashboard", "/health/vm", "/api/metrics/"] {
         assert_eq!(ask(address, &format!("GET {path}"), "Authorization: Bearer s3cret\r\n").await.0, 404, "{path}");
@@ -208,7 +208,7 @@ fn requests_of_many_threads_are_all_counted() {
             });
         }
     });
-    let summary = stats.from_memory().summary;
+    let summary = stats.memory().summary;
     assert_eq!((summary.totals.requests, summary.tokens.total, summary.latency.count), (4000, 120_000, 4000));
     assert!(summary.users.iter().all(|user| user.totals.success == 800), "{:?}", summary.users);
 }
