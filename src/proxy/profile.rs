@@ -99,10 +99,18 @@ async fn sample(length: Duration, stop: &CancellationToken) -> Result<Vec<u8>> {
 }
 
 fn encode(guard: &ProfilerGuard<'_>) -> Result<Vec<u8>> {
-    let profile = guard.report().build()?.pprof()?;
+    let profile = guard.report().frames_post_processor(without_the_profiler).build()?.pprof()?;
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(&profile.encode_to_vec())?;
     Ok(gzip.finish()?)
+}
+
+/// Leaves out the frames that took the sample, or every sample would seem to be spent in them.
+fn without_the_profiler(frames: &mut pprof::Frames) {
+    let of_the_profiler =
+        |symbol: &pprof::Symbol| ["pprof::backtrace", "backtrace::backtrace"].iter().any(|own| symbol.name().contains(own));
+    let own = frames.frames.iter().take_while(|symbols| symbols.iter().any(of_the_profiler)).count();
+    frames.frames.drain(..own);
 }
 
 #[cfg(test)]
@@ -168,7 +176,11 @@ mod tests {
         let samples: i64 = profile.sample.iter().filter(within).map(|sample| sample.value[0]).sum();
         assert!(samples > 10, "{samples} samples of a loop that ran for two seconds");
         assert!(profile.duration_nanos >= 2_000_000_000);
+        let own = profile.function.iter().map(|function| text(function.name)).find(|name| name.contains("backtrace::"));
+        assert_eq!(own, None, "the profiler shows itself");
         stop.cancel();
+        let error = sample(Duration::from_secs(300), &stop).await.unwrap_err().to_string();
+        assert_eq!(error, "the gateway is stopping", "no profile holds a stop up");
     }
 
     #[tokio::test]
