@@ -137,7 +137,6 @@ pub struct VerifyArgs {
     pub quiet: bool,
 }
 
-<<<<<<< HEAD
 /// `batchsql upstream`.
 #[derive(Debug, Args)]
 pub struct UpstreamArgs {
@@ -147,7 +146,8 @@ pub struct UpstreamArgs {
     /// File (YAML) that says how it behaves: seed, latency, token_interval, token_jitter, errors, stalls, cuts, ledger.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-=======
+}
+
 /// `batchsql proxy`.
 #[derive(Debug, Args)]
 pub struct ProxyArgs {
@@ -157,5 +157,4 @@ pub struct ProxyArgs {
     /// Where to listen.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3001")]
     pub listen: SocketAddr,
->>>>>>> part-gw
 }

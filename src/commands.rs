@@ -15,12 +15,8 @@ use crate::target;
 
 /// Could not run: usage, bad scenario, target unreachable at the start.
 pub(crate) const COULD_NOT_RUN: u8 = 2;
-<<<<<<< HEAD
 /// A signal ended it before all was done.
 pub(crate) const INTERRUPTED: u8 = 130;
-=======
-const INTERRUPTED: u8 = 130;
->>>>>>> part-gw
 
 /// Runs every scenario; one that cannot run does not keep the later ones from running.
 pub(crate) async fn run(args: RunArgs) -> u8 {
@@ -150,11 +146,8 @@ async fn watch_signals(stop: CancellationToken) {
     std::process::exit(i32::from(INTERRUPTED));
 }
 
-<<<<<<< HEAD
 /// Waits for Ctrl-C or SIGTERM.
-=======
 /// Waits for SIGTERM or Ctrl-C.
->>>>>>> part-gw
 pub(crate) async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {

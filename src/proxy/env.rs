@@ -9,7 +9,7 @@ use crate::scenario::{Pragma, PragmaProfile, PragmaValue};
 type Variable = (&'static str, fn(&mut Config, &str) -> Result<(), String>);
 
 /// Every variable. Switches that roll others back come after them.
-pub const VARIABLES: [Variable; 31] = [
+pub const VARIABLES: [Variable; 32] = [
     ("SQLITE_JOURNAL_MODE", |c, v| word(c, Pragma::JournalMode, v, &["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "WAL", "OFF"])),
     ("SQLITE_SYNCHRONOUS", |c, v| word(c, Pragma::Synchronous, v, &["OFF", "NORMAL", "FULL", "EXTRA"])),
     ("SQLITE_CACHE_SIZE", |c, v| number(v, i64::MIN..=i64::MAX).map(|n| pragma(c, Pragma::CacheSize, PragmaValue::Number(n)))),
@@ -42,6 +42,7 @@ pub const VARIABLES: [Variable; 31] = [
     ("PPROF_ENABLED", |c, v| flag(v).map(|on| c.pprof.enabled = on)),
     ("PPROF_PORT", |c, v| number(v, 1..=65_535).map(|n| c.pprof.port = n as u16)),
     ("METRICS_ENABLED", |c, v| flag(v).map(|on| c.metrics.enabled = on)),
+    ("VM_URL", |c, v| url(v).map(|url| c.metrics.vm_url = Some(url))),
     ("METRICS_RESET_INTERVAL", |c, v| seconds(v, 1).map(|time| c.metrics.reset_interval = time)),
 ];
 
@@ -93,6 +94,11 @@ fn flag(value: &str) -> Result<bool, String> {
         "false" | "0" | "no" | "off" => Ok(false),
         _ => Err("true or false".to_owned()),
     }
+}
+
+fn url(value: &str) -> Result<String, String> {
+    let parsed = url::Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    parsed.map(|_| value.to_owned()).ok_or_else(|| "http://host:port".to_owned())
 }
 
 fn number(value: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, String> {

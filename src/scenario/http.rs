@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::units::Time;
-use crate::proxy::upstream;
+use crate::proxy::{gateway, upstream};
 
 /// An HTTP service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +41,9 @@ pub struct HttpTarget {
     pub limits: ReplyLimits,
 }
 
+/// What `direct_url` says of the upstream that the scenario starts.
+pub const UPSTREAM: &str = "upstream";
+
 /// Servers that are started for the run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -48,6 +51,9 @@ pub struct Start {
     /// The mock model server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<upstream::Config>,
+    /// The reference gateway; without channels it leads to the upstream, without users it knows the scenario's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<gateway::Config>,
 }
 
 /// Which HTTP is spoken.

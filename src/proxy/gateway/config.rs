@@ -14,11 +14,13 @@ use crate::scenario::{self, ServerConfig, SqliteConfig, TargetConfig};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The upstreams.
-    #[schemars(length(min = 1, max = 1000))]
+    /// The upstreams. Of a gateway that a scenario starts: if there are none, the upstream that it starts.
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
     pub channels: Vec<Channel>,
-    /// Who may ask.
-    #[schemars(length(min = 1, max = 100_000))]
+    /// Who may ask. Of a gateway that a scenario starts: if there are none, the scenario's users.
+    #[serde(default)]
+    #[schemars(length(max = 100_000))]
     pub users: Vec<User>,
     /// The log of requests.
     #[serde(default)]
@@ -250,6 +252,11 @@ impl Config {
     #[must_use]
     pub fn problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
+        for (key, empty) in [("channels", self.channels.is_empty()), ("users", self.users.is_empty())] {
+            if empty {
+                problems.push((key.to_owned(), "has nobody; name at least one".to_owned()));
+            }
+        }
         let mut names = BTreeSet::new();
         for (index, channel) in self.channels.iter().enumerate() {
             let told = |key: &str, message: String| (format!("channels.{index}.{key}"), message);

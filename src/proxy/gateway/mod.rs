@@ -122,7 +122,8 @@ impl Gateway {
             anyhow::Error::msg(error.to_string().replace(" or --database-url", "").replace("target.", "log.database."))
         };
         let target = target::connect(&config.log.database.target(), &context).await.map_err(here)?;
-        let stats = Stats::new(config.metrics.clone());
+        let stats = Stats::new(config.metrics.clone())?;
+        stats.set_api_keys(config.users.len());
         let store = Arc::new(Store::open(&config.log.database, path.clone().unwrap_or_default(), stats.clone()).await?);
         let last_id = store.prepare(target.as_ref(), &log::table(), &config.users).await.context("log.database")?;
         Ok(Self {

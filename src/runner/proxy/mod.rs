@@ -53,10 +53,10 @@ struct Requests {
 }
 
 /// Starts what the scenario starts, and makes sure that the service answers.
-pub(super) async fn begin(id: &str, folder: &Path, mut scenario: Scenario, options: Options) -> anyhow::Result<(Run, Box<dyn Drive>)> {
-    let Workload::ProxyRequest(proxy) = scenario.workload.clone() else { bail!("the workload is requests") };
+pub(super) async fn begin(id: &str, folder: &Path, scenario: Scenario, options: Options) -> anyhow::Result<(Run, Box<dyn Drive>)> {
+    let Workload::ProxyRequest(mut proxy) = scenario.workload.clone() else { bail!("the workload is requests") };
     let mut http = scenario.target.http.clone().context("the target is an HTTP service")?;
-    let started = started::start(&mut http, &mut scenario, folder).await?;
+    let started = started::start(&mut http, &mut proxy, folder).await?;
     let settings = http.client.over(http.profile);
     for (key, url) in [("target.http.url", Some(&http.url)), ("target.http.direct_url", http.direct_url.as_ref())] {
         if let Some(url) = url {
@@ -278,7 +278,7 @@ pub(super) async fn verify_again(
     progress: &Progress,
 ) -> anyhow::Result<Integrity> {
     let upstream_ledger = scenario.verify.upstream_ledger.clone().map(PathBuf::from).or_else(|| started::upstream_ledger(folder));
-    let log = scenario.reconcile.as_ref().and_then(|reconcile| reconcile.database.clone());
+    let log = scenario.reconcile.as_ref().and_then(|reconcile| reconcile.database.clone().or_else(|| started::log(folder, scenario)));
     let evidence = verify::Evidence { folder, upstream_ledger: upstream_ledger.as_deref(), log: log.as_ref() };
     Ok(verify::verify(scenario, proxy, &evidence, Instant::now(), &progress.phase("verify")).await)
 }

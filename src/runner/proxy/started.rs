@@ -3,16 +3,19 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use anyhow::ensure;
 use tokio_util::sync::CancellationToken;
 
 use crate::proxy::running::Running;
-use crate::proxy::upstream;
-use crate::scenario::Scenario;
-use crate::scenario::http::HttpTarget;
-use crate::scenario::proxy::LogDatabase;
+use crate::proxy::{gateway, upstream};
+use crate::scenario::http::{HttpTarget, UPSTREAM};
+use crate::scenario::proxy::{LogDatabase, ProxyRequest};
+use crate::scenario::{Scenario, Workload};
 
 /// The upstream's ledger in a run's folder.
 const UPSTREAM_LEDGER: &str = "upstream.jsonl";
+/// The gateway's log there, if it is none of the scenario's.
+const GATEWAY_LOG: &str = "gateway.db";
 
 /// What was started.
 #[derive(Default)]
@@ -34,27 +37,61 @@ pub(super) fn upstream_ledger(folder: &Path) -> Option<PathBuf> {
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Starts what `http.start` asks for, and lets `http` lead to it.
-pub(super) async fn start(http: &mut HttpTarget, scenario: &mut Scenario, folder: &Path) -> anyhow::Result<Started> {
+pub(super) async fn start(http: &mut HttpTarget, proxy: &mut ProxyRequest, folder: &Path) -> anyhow::Result<Started> {
     let mut started = Started::default();
-    let Some(start) = &http.start else { return Ok(started) };
-    if let Some(upstream) = &start.upstream {
-        let path = folder.join(UPSTREAM_LEDGER);
-        let config = upstream::Config { ledger: Some(path.clone()), ..upstream.clone() };
-        let running = upstream::start(config, ANY, CancellationToken::new()).await?;
-        let url = format!("http://{}", running.address);
-        started.upstream = Some(running);
-        started.upstream_ledger = Some(path);
+    let Some(start) = http.start.take() else { return Ok(started) };
+    if let Some(config) = start.upstream {
+        let ledger = folder.join(UPSTREAM_LEDGER);
+        let running = upstream::start(upstream::Config { ledger: Some(ledger.clone()), ..config }, ANY, CancellationToken::new()).await?;
+        http.url = format!("http://{}", running.address);
         if http.direct_url.as_deref() == Some(UPSTREAM) {
-            http.direct_url = Some(url.clone());
+            http.direct_url = Some(http.url.clone());
         }
-        http.url = url;
+        started.upstream = Some(running);
+        started.upstream_ledger = Some(ledger);
     }
-    let _ = scenario;
+    if let Some(config) = start.gateway {
+        let config = completed(config, &http.url, proxy, folder);
+        let problems: Vec<String> = config.problems().into_iter().map(|(path, what)| format!("target.http.start.gateway.{path}: {what}")).collect();
+        ensure!(problems.is_empty(), "{}", problems.join("\n"));
+        started.log = Some(log_of(&config));
+        let running = gateway::start(config, ANY, CancellationToken::new()).await?;
+        http.url = format!("http://{}", running.address);
+        started.gateway = Some(running);
+    }
     Ok(started)
 }
 
-/// What `direct_url` says of the upstream that the scenario starts.
-pub(super) const UPSTREAM: &str = "upstream";
+/// The gateway's settings with what the scenario knows: its upstream, its users, a log in the run's folder.
+fn completed(mut config: gateway::Config, upstream: &str, proxy: &mut ProxyRequest, folder: &Path) -> gateway::Config {
+    if config.channels.is_empty() {
+        let channel = gateway::Channel { name: "upstream".to_owned(), url: upstream.to_owned(), api_key: None, weight: 1, models: Vec::new() };
+        config.channels.push(channel);
+    }
+    if config.users.is_empty() {
+        for user in &mut proxy.users {
+            let key = user.key.get_or_insert_with(|| format!("sk-{}", user.name.replace(|c: char| !c.is_ascii_graphic(), "-"))).clone();
+            config.users.push(gateway::User { name: user.name.clone(), key, quota: None, channels: Vec::new() });
+        }
+    }
+    let database = &mut config.log.database;
+    if database.postgres.is_none() && database.mysql.is_none() {
+        database.sqlite.get_or_insert_default().path.get_or_insert_with(|| folder.join(GATEWAY_LOG).display().to_string());
+    }
+    config
+}
+
+fn log_of(config: &gateway::Config) -> LogDatabase {
+    let database = &config.log.database;
+    LogDatabase { sqlite: database.sqlite.clone(), postgres: database.postgres.clone(), mysql: database.mysql.clone() }
+}
+
+/// The log of a gateway that a run started, for judging the run again.
+pub(super) fn log(folder: &Path, scenario: &Scenario) -> Option<LogDatabase> {
+    let gateway = scenario.target.http.as_ref()?.start.as_ref()?.gateway.clone()?;
+    let Workload::ProxyRequest(mut proxy) = scenario.workload.clone() else { return None };
+    Some(log_of(&completed(gateway, "", &mut proxy, folder)))
+}
 
 impl Started {
     /// Ends what was started, the gateway first.

@@ -3,6 +3,7 @@
 use url::Url;
 
 use super::super::database_url::is_loopback;
+use super::super::http::{HttpTarget, Start, UPSTREAM};
 use super::super::proxy::{Checks, LogDatabase, Mix, PlainRequest, ProxyRequest, Replies};
 use super::super::{Scenario, units::Time};
 use super::{Rules, kinds};
@@ -25,11 +26,14 @@ impl Rules {
         };
         let started = http.start.is_some();
         self.when(started && !http.url.is_empty(), "target.http.url", || "is what target.http.start starts; remove one of them".to_owned());
-        let given = |url: &&String| !(started && (url.is_empty() || url.as_str() == "upstream"));
+        let given = |url: &&String| !(started && (url.is_empty() || url.as_str() == UPSTREAM));
         for (path, url) in [("target.http.url", Some(&http.url)), ("target.http.direct_url", http.direct_url.as_ref())] {
             let url = url.filter(given);
             let problem = url.and_then(|url| url_problem(url, &target.allow_hosts, target.insecure_tls));
             self.found.extend(problem.map(|problem| (path.to_owned(), problem)));
+        }
+        if let Some(start) = &http.start {
+            self.start(http, start);
         }
         let client = &http.client;
         let waits: [(&str, Option<Time>); 8] = [
@@ -47,6 +51,23 @@ impl Rules {
                 self.wait(&format!("target.http.{key}"), time);
             }
         }
+    }
+
+    fn start(&mut self, http: &HttpTarget, start: &Start) {
+        const AT: &str = "target.http.start";
+        self.when(start.upstream.is_none() && start.gateway.is_none(), AT, || "starts nothing; add upstream: {} or gateway: {}".to_owned());
+        if let Some(upstream) = &start.upstream {
+            self.found.extend(upstream.check().err().map(|error| (format!("{AT}.upstream"), format!("{error:#}"))));
+            self.when(upstream.ledger.is_some(), &format!("{AT}.upstream.ledger"), || {
+                "lies in the run's folder here; remove it".to_owned()
+            });
+        }
+        let lonely = start.gateway.as_ref().is_some_and(|gateway| gateway.channels.is_empty()) && start.upstream.is_none();
+        self.when(lonely, &format!("{AT}.gateway.channels"), || {
+            format!("has nobody to lead to; name a channel, or add {AT}.upstream: {{}}")
+        });
+        let unpaired = http.direct_url.as_deref() == Some(UPSTREAM) && start.upstream.is_none();
+        self.when(unpaired, "target.http.direct_url", || format!("`{UPSTREAM}` needs {AT}.upstream"));
     }
 
     pub(super) fn proxy(&mut self, proxy: &ProxyRequest) {
@@ -180,8 +201,9 @@ impl Rules {
 }
 
 /// Whether the scenario starts a gateway of its own.
-fn starts_gateway(_scenario: &Scenario) -> bool {
-    false
+fn starts_gateway(scenario: &Scenario) -> bool {
+    let start = scenario.target.http.as_ref().and_then(|http| http.start.as_ref());
+    start.is_some_and(|start| start.gateway.is_some())
 }
 
 /// Says what is wrong with the URL of a service, if anything.
