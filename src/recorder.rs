@@ -60,6 +60,25 @@ impl Latency {
         enough.then(|| Duration::from_nanos(self.histogram.value_at_quantile(quantile)))
     }
 
+    /// The value below which a share `quantile` lies, however few there are; zero of nothing. For live figures; a report judges by
+    /// [`Self::quantile`].
+    #[must_use]
+    pub fn roughly(&self, quantile: f64) -> Duration {
+        Duration::from_nanos(self.histogram.value_at_quantile(quantile))
+    }
+
+    /// The mean; zero of nothing.
+    #[must_use]
+    pub fn mean(&self) -> Duration {
+        Duration::from_nanos(self.histogram.mean() as u64)
+    }
+
+    /// How many latencies were recorded.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
     /// As the report shows it.
     #[must_use]
     pub fn summary(&self) -> LatencySummary {

@@ -186,6 +186,10 @@ async fn a_thousand_requests_hold_the_weights() {
     });
     let right: Vec<bool> = futures::stream::iter(requests).buffer_unordered(20).collect().await;
     assert!(right.iter().all(|right| *right));
+    let (metrics, legacy) = (place::text(&gateway, "/metrics").await, get(&gateway, "/stats/legacy").await);
+    assert!(metrics.lines().any(|line| line == "aiproxy_api_keys_total 1"), "{metrics}");
+    assert!(metrics.lines().any(|line| line.starts_with("aiproxy_sqlite_wal_bytes ")), "{metrics}");
+    assert_eq!(legacy["totals"]["requests"], 1000, "{legacy}");
     // `place` gives the first channel weight 1, the second 2 and so on.
     assert!((333..=334).contains(&first.seen().len()) && first.seen().len() + second.seen().len() == 1000);
     gateway.stop().await;

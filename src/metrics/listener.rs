@@ -16,6 +16,9 @@ use super::{MetricsError, PrometheusMetrics};
 /// Where metrics are served when nobody says otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
 
+/// The type of what [`PrometheusMetrics::render`] writes.
+pub const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// Longest wait for a scrape under way when stopping.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -72,7 +75,7 @@ pub(super) async fn start(metrics: PrometheusMetrics, asked: SocketAddr, explici
 }
 
 fn router(metrics: PrometheusMetrics) -> Router {
-    let text = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    let text = [(CONTENT_TYPE, TEXT_FORMAT)];
     let json = [(CONTENT_TYPE, "application/json")];
     Router::new()
         .route("/metrics", get(move || async move { (text, metrics.render()) }))

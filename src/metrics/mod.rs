@@ -14,6 +14,7 @@
 //! # Ok::<(), batchsql::metrics::MetricsError>(())
 //! ```
 
+pub mod aiproxy;
 mod listener;
 pub mod names;
 mod reporter;
@@ -27,7 +28,7 @@ use std::time::Instant;
 use prometheus::proto::{LabelPair, MetricFamily};
 use prometheus::{Histogram, IntCounter, TextEncoder};
 
-pub use listener::{DEFAULT_LISTEN, Listening};
+pub use listener::{DEFAULT_LISTEN, Listening, TEXT_FORMAT};
 pub use reporter::{Pipeline, PrometheusMetricsReporter};
 use series::{Series, Shape};
 
@@ -70,8 +71,13 @@ struct Shared {
     series: Series,
     naming: Mutex<Naming>,
     /// Computed anew before every scrape; gone when their run is.
-    reporters: Mutex<Vec<Weak<reporter::State>>>,
+    reporters: Mutex<Vec<Weak<dyn Tick>>>,
     server: Mutex<Option<listener::Server>>,
+}
+
+/// Whoever computes something anew before every scrape.
+trait Tick: Send + Sync {
+    fn tick(&self, now: Instant);
 }
 
 #[derive(Default)]

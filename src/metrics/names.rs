@@ -19,10 +19,14 @@ pub enum Buckets {
     Seconds,
     /// The same, in milliseconds.
     Milliseconds,
+    /// 0.1 ms to 60 s, in seconds, in steps fine enough for percentiles, with the thresholds of alerts (1, 1.5, 3 s) among them.
+    Replies,
     /// 1 s to 4 h, in seconds.
     LongSeconds,
     /// 1 to the largest batch in use.
     Rows,
+    /// 100 bytes to 10 MB.
+    Bytes,
 }
 
 /// One metric.
@@ -49,7 +53,13 @@ macro_rules! specs {
     };
 }
 
-use Buckets::{LongSeconds, Milliseconds, Rows, Seconds};
+const ROUTE: &[&str] = &["channel", "model", "protocol"];
+const MODEL: &[&str] = &["channel", "model"];
+const TOKENS: &[&str] = &["channel", "model", "kind"];
+const CHANNEL_USER: &[&str] = &["channel", "user_name"];
+const CHANNEL: &[&str] = &["channel"];
+
+use Buckets::{Bytes, LongSeconds, Milliseconds, Replies, Rows, Seconds};
 use Kind::{Counter, Gauge, Histogram};
 
 specs! {
@@ -83,6 +93,20 @@ specs! {
     TEST_DURATION = "batchsql_test_duration_seconds", Histogram(LongSeconds), TEST, "Length of whole runs";
     TARGET_INFO = "batchsql_target_info", Gauge, &["database", "name", "version"], "The target as it names itself, always 1";
     SERIES_DROPPED = "batchsql_series_dropped_total", Counter, &[], "Series refused because the limit on series was reached";
+    AI_REQUESTS = "aiproxy_requests_total", Counter, &["channel", "user_name", "model", "status", "protocol"], "Requests that have ended, by status success and error";
+    AI_RESPONSE_TIME = "aiproxy_response_time_seconds", Histogram(Replies), ROUTE, "From a request to the end of its reply";
+    AI_FIRST_TOKEN = "aiproxy_time_to_first_token_seconds", Histogram(Replies), MODEL, "From a request to the first token with content";
+    AI_INTER_TOKEN = "aiproxy_inter_token_latency_seconds", Histogram(Seconds), MODEL, "From one token of a stream to the next";
+    AI_TOKENS = "aiproxy_tokens_total", Counter, TOKENS, "Tokens of prompts and of completions";
+    AI_COST = "aiproxy_cost_total", Counter, TOKENS, "What the tokens cost, in the currency of the configured prices";
+    AI_REQUEST_SIZE = "aiproxy_request_size_bytes", Gauge, CHANNEL_USER, "Body of the last request";
+    AI_RESPONSE_SIZE = "aiproxy_response_size_bytes", Gauge, CHANNEL_USER, "Body of the last reply";
+    AI_REQUEST_BODY = "aiproxy_request_body_bytes", Histogram(Bytes), CHANNEL, "Bodies of requests";
+    AI_RESPONSE_BODY = "aiproxy_response_body_bytes", Histogram(Bytes), CHANNEL, "Bodies of replies";
+    AI_WEBSOCKETS = "aiproxy_websocket_connections_total", Counter, CHANNEL, "WebSocket sessions that have ended";
+    AI_UPTIME = "aiproxy_uptime_seconds", Gauge, &[], "Seconds since the process began to count";
+    AI_API_KEYS = "aiproxy_api_keys_total", Gauge, &[], "API keys the gateway knows; only a gateway has it";
+    AI_WAL_BYTES = "aiproxy_sqlite_wal_bytes", Gauge, &[], "Write-ahead log of the gateway's SQLite file; only a gateway has it";
 }
 
 /// 1–2.5–5 steps from 0.1 ms to 10 s, then 30 s and 60 s.
@@ -90,8 +114,13 @@ const SECONDS: [f64; 18] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 const MILLISECONDS: [f64; 18] =
     [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0, 30000.0, 60000.0];
+const REPLIES: [f64; 33] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5,
+    0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
 const LONG_SECONDS: [f64; 11] = [1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0];
 const ROWS: [f64; 12] = [1.0, 10.0, 25.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0, 50000.0];
+const BYTES: [f64; 6] = [100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0];
 
 impl Buckets {
     /// The upper bounds; those of [`Buckets::Rows`] end at `largest_batch`, so that its own bucket is the last one filled.
@@ -100,7 +129,9 @@ impl Buckets {
         match self {
             Seconds => SECONDS.to_vec(),
             Milliseconds => MILLISECONDS.to_vec(),
+            Replies => REPLIES.to_vec(),
             LongSeconds => LONG_SECONDS.to_vec(),
+            Bytes => BYTES.to_vec(),
             Rows => {
                 let largest = largest_batch.max(1) as f64;
                 ROWS.into_iter().filter(|bound| *bound < largest).chain([largest]).collect()
@@ -119,7 +150,7 @@ mod tests {
         assert_eq!(Rows.bounds(7), [1.0, 7.0]);
         assert_eq!(Rows.bounds(0), [1.0]);
         assert_eq!(Rows.bounds(80_000).last(), Some(&80_000.0));
-        for buckets in [Seconds, Milliseconds, LongSeconds, Rows] {
+        for buckets in [Seconds, Milliseconds, Replies, LongSeconds, Rows, Bytes] {
             assert!(buckets.bounds(5000).windows(2).all(|pair| pair[0] < pair[1]), "{buckets:?}");
         }
     }

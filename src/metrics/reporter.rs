@@ -10,7 +10,7 @@ use prometheus::{Gauge, Histogram, IntCounter};
 use super::names::{self, Spec};
 use super::series::{Handle, Shape};
 use super::striped::StripedHistogram;
-use super::{PrometheusMetrics, lock};
+use super::{PrometheusMetrics, Tick, lock};
 use crate::environment::rss_now;
 use crate::pipeline::observer::{BatchInfo, BatchOutcome, Observer};
 use crate::report::{Integrity, Verdict};
@@ -104,7 +104,8 @@ impl PrometheusMetricsReporter {
         state.test_series(&names::EXECUTOR_CONCURRENCY).gauge().set(pipeline.concurrency as f64);
         // An earlier run of this name says nothing about this one.
         metrics.shared.series.remove(names::INTEGRITY_RATE.name, &[database, test_name]);
-        lock(&metrics.shared.reporters).push(Arc::downgrade(&state));
+        let ticking: Arc<dyn Tick> = state.clone();
+        lock(&metrics.shared.reporters).push(Arc::downgrade(&ticking));
         Self { state }
     }
 
@@ -256,8 +257,10 @@ impl State {
             counter.inc_by(count);
         }
     }
+}
 
-    pub(super) fn tick(&self, now: Instant) {
+impl Tick for State {
+    fn tick(&self, now: Instant) {
         let tables = self.tables.iter().map_while(OnceLock::get).chain(self.other_tables.get());
         for table in tables {
             let ([rows, _], seconds) = lock(&table.recent).advance(now, [table.processed.get(), 0]);

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, Opts, Registry};
+use prometheus::{Counter, Gauge, Histogram, HistogramOpts, IntCounter, Opts, Registry};
 
 use super::lock;
 use super::names::{self, Kind, Spec};
@@ -15,6 +15,8 @@ use super::striped::StripedHistogram;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Shape {
     Counter,
+    /// A counter of what is no whole number.
+    Sum,
     Gauge,
     Histogram(Vec<f64>),
     /// A histogram for what happens once a row.
@@ -24,6 +26,7 @@ pub(super) enum Shape {
 impl Shape {
     pub(super) fn of(spec: &Spec, largest_batch: usize) -> Self {
         match spec.kind {
+            Kind::Counter if spec.name == names::AI_COST.name => Shape::Sum,
             Kind::Counter => Shape::Counter,
             Kind::Gauge => Shape::Gauge,
             Kind::Histogram(buckets) if spec.name == names::ENQUEUE_LATENCY.name => Shape::Striped(buckets.bounds(largest_batch)),
@@ -34,7 +37,7 @@ impl Shape {
     /// Lines it takes in `/metrics`: a histogram has one a bucket, and `+Inf`, sum and count.
     fn lines(&self) -> usize {
         match self {
-            Shape::Counter | Shape::Gauge => 1,
+            Shape::Counter | Shape::Sum | Shape::Gauge => 1,
             Shape::Histogram(bounds) | Shape::Striped(bounds) => bounds.len() + 3,
         }
     }
@@ -44,6 +47,7 @@ impl Shape {
 #[derive(Clone)]
 pub(super) enum Handle {
     Counter(IntCounter),
+    Sum(Counter),
     Gauge(Gauge),
     Histogram(Histogram),
     Striped(StripedHistogram),
@@ -53,6 +57,7 @@ impl Handle {
     fn new(shape: &Shape, opts: Opts) -> prometheus::Result<Self> {
         Ok(match shape {
             Shape::Counter => Handle::Counter(IntCounter::with_opts(opts)?),
+            Shape::Sum => Handle::Sum(Counter::with_opts(opts)?),
             Shape::Gauge => Handle::Gauge(Gauge::with_opts(opts)?),
             Shape::Histogram(bounds) => Handle::Histogram(Histogram::with_opts(HistogramOpts::from(opts).buckets(bounds.clone()))?),
             Shape::Striped(bounds) => Handle::Striped(StripedHistogram::with_opts(&HistogramOpts::from(opts).buckets(bounds.clone()))?),
@@ -62,6 +67,7 @@ impl Handle {
     fn collector(&self) -> Box<dyn Collector> {
         match self {
             Handle::Counter(counter) => Box::new(counter.clone()),
+            Handle::Sum(sum) => Box::new(sum.clone()),
             Handle::Gauge(gauge) => Box::new(gauge.clone()),
             Handle::Histogram(histogram) => Box::new(histogram.clone()),
             Handle::Striped(histogram) => Box::new(histogram.clone()),
@@ -71,6 +77,11 @@ impl Handle {
     pub(super) fn counter(self) -> IntCounter {
         let Handle::Counter(counter) = self else { unreachable!("it was asked for as a counter") };
         counter
+    }
+
+    pub(super) fn sum(self) -> Counter {
+        let Handle::Sum(sum) = self else { unreachable!("it was asked for as a sum") };
+        sum
     }
 
     pub(super) fn gauge(self) -> Gauge {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::aiproxy::{self, AiProxyMetrics};
 use super::*;
 use crate::pipeline::observer::{BatchInfo, BatchOutcome, Observer};
 use crate::report::{Integrity, IntegrityVerdict, Verdict};
@@ -45,7 +46,21 @@ batchsql_executor_concurrency gauge database,test_name
 batchsql_concurrent_workers gauge database,test_name
 batchsql_test_duration_seconds histogram database,test_name
 batchsql_target_info gauge database,name,version
-batchsql_series_dropped_total counter ";
+batchsql_series_dropped_total counter 
+aiproxy_requests_total counter channel,user_name,model,status,protocol
+aiproxy_response_time_seconds histogram channel,model,protocol
+aiproxy_time_to_first_token_seconds histogram channel,model
+aiproxy_inter_token_latency_seconds histogram channel,model
+aiproxy_tokens_total counter channel,model,kind
+aiproxy_cost_total counter channel,model,kind
+aiproxy_request_size_bytes gauge channel,user_name
+aiproxy_response_size_bytes gauge channel,user_name
+aiproxy_request_body_bytes histogram channel
+aiproxy_response_body_bytes histogram channel
+aiproxy_websocket_connections_total counter channel
+aiproxy_uptime_seconds gauge 
+aiproxy_api_keys_total gauge 
+aiproxy_sqlite_wal_bytes gauge ";
 
 const PIPELINE: Pipeline = Pipeline { buffer_size: 100, flush_size: 200, concurrency: 3 };
 
@@ -133,6 +148,10 @@ fn names_types_and_labels_are_the_contract() {
     let metrics = PrometheusMetrics::new();
     let reporter = reporter(&metrics);
     exercise(&reporter);
+    let proxy = AiProxyMetrics::new(&metrics);
+    proxy.set_api_keys(3);
+    proxy.set_wal_bytes(4096);
+    proxy.record(&aiproxy::tests::WEBSOCKET);
     let expected: BTreeMap<_, _> = CONTRACT
         .trim_start()
         .lines()

@@ -9,7 +9,7 @@ use crate::scenario::{Pragma, PragmaProfile, PragmaValue};
 type Variable = (&'static str, fn(&mut Config, &str) -> Result<(), String>);
 
 /// Every variable. Switches that roll others back come after them.
-pub const VARIABLES: [Variable; 31] = [
+pub const VARIABLES: [Variable; 32] = [
     ("SQLITE_JOURNAL_MODE", |c, v| word(c, Pragma::JournalMode, v, &["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "WAL", "OFF"])),
     ("SQLITE_SYNCHRONOUS", |c, v| word(c, Pragma::Synchronous, v, &["OFF", "NORMAL", "FULL", "EXTRA"])),
     ("SQLITE_CACHE_SIZE", |c, v| number(v, i64::MIN..=i64::MAX).map(|n| pragma(c, Pragma::CacheSize, PragmaValue::Number(n)))),
@@ -42,7 +42,11 @@ pub const VARIABLES: [Variable; 31] = [
     ("PPROF_ENABLED", |c, v| flag(v).map(|on| c.pprof.enabled = on)),
     ("PPROF_PORT", |c, v| number(v, 1..=65_535).map(|n| c.pprof.port = n as u16)),
     ("METRICS_ENABLED", |c, v| flag(v).map(|on| c.metrics.enabled = on)),
-    ("METRICS_RESET_INTERVAL", |c, v| seconds(v, 1).map(|time| c.metrics.reset_interval = time)),
+    ("METRICS_RESET_INTERVAL", |c, v| seconds(v, 0).map(|time| c.metrics.reset_interval = time)),
+    ("VM_URL", |c, v| {
+        c.metrics.vm_url = Some(v.to_owned());
+        Ok(())
+    }),
 ];
 
 /// `config` with what the environment says over it; an empty variable says nothing.
@@ -153,6 +157,7 @@ mod tests {
             ("PPROF_PORT", "6061", "/pprof/port", json!(6061)),
             ("METRICS_ENABLED", "false", "/metrics/enabled", json!(false)),
             ("METRICS_RESET_INTERVAL", "60", "/metrics/reset_interval", json!("1m")),
+            ("VM_URL", "http://127.0.0.1:8428", "/metrics/vm_url", json!("http://127.0.0.1:8428")),
         ];
         assert!(VARIABLES.iter().all(|(name, _)| effects.iter().any(|(known, ..)| known == name)));
         assert_eq!(effects.len(), VARIABLES.len());

@@ -1,13 +1,192 @@
-//! The CPU profile on a port of its own: not there yet.
+//! The gateway's CPU profile, on a loopback port of its own, as `go tool pprof` reads it.
 
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
+use anyhow::{Context as _, Result, anyhow, bail};
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use pprof::protos::Message as _;
+use pprof::{ProfilerGuard, ProfilerGuardBuilder};
+use serde::Deserialize;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Serves profiles on loopback.
+/// Samples a second of CPU time: no multiple of anything that ticks by tens.
+const FREQUENCY_HZ: i32 = 99;
+const DEFAULT_SECONDS: u64 = 30;
+const MOST_SECONDS: u64 = 300;
+
+const INDEX: &str = "<!doctype html><title>/debug/pprof/</title><h1>/debug/pprof/</h1>\
+    <p><a href=\"profile?seconds=30\">profile</a>: CPU, for <code>go tool pprof</code>; <code>seconds</code> from 1 to 300.\
+    <p>heap, goroutine, block, mutex: not to be had here, each says why.";
+
+/// What a profile of this program cannot be, and why.
+const MISSING: [(&str, &str); 4] = [
+    ("heap", "the allocator keeps no record of allocations"),
+    ("goroutine", "this is no Go program: its tasks have no stacks of their own to list"),
+    ("block", "waiting tasks are not sampled; the latencies in /metrics show the waiting"),
+    ("mutex", "contention on locks is not sampled; the CPU profile shows spinning"),
+];
+
+/// Serves profiles on this port of loopback (0: any free one) until `stop`.
 ///
 /// # Errors
-/// Always.
-pub async fn start(port: u16, _stop: CancellationToken) -> anyhow::Result<SocketAddr> {
-    anyhow::bail!("no profile can be served on port {port}: this build has none; set pprof.enabled: false (PPROF_ENABLED=false)")
+/// When the port is in use.
+pub async fn start(port: u16, stop: CancellationToken) -> Result<SocketAddr> {
+    let asked = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let listener = TcpListener::bind(asked).await.with_context(|| {
+        format!("PPROF_PORT {port}: cannot listen on {asked}; name a free port, or switch profiles off (PPROF_ENABLED)")
+    })?;
+    let address = listener.local_addr()?;
+    let service = axum::serve(listener, router(stop.clone())).with_graceful_shutdown(stop.cancelled_owned());
+    tokio::spawn(async move {
+        // Accept errors are retried inside; nothing else ends it but `stop`.
+        let _ = service.await;
+    });
+    Ok(address)
+}
+
+fn router(stop: CancellationToken) -> Router {
+    let mut router = Router::new().route("/debug/pprof/", get(Html(INDEX))).route("/debug/pprof/profile", get(profile));
+    for (name, reason) in MISSING {
+        let answer = (StatusCode::NOT_IMPLEMENTED, format!("no {name} profile: {reason}\n"));
+        router = router.route(&format!("/debug/pprof/{name}"), get(move || async move { answer }));
+    }
+    router.with_state(stop)
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    seconds: Option<String>,
+}
+
+async fn profile(State(stop): State<CancellationToken>, Query(asked): Query<Asked>) -> Response {
+    let seconds = match asked.seconds.as_deref().map_or(Ok(DEFAULT_SECONDS), str::parse) {
+        Ok(seconds @ 1..=MOST_SECONDS) => seconds,
+        _ => return (StatusCode::BAD_REQUEST, format!("seconds: a whole number from 1 to {MOST_SECONDS} is expected\n")).into_response(),
+    };
+    match sample(Duration::from_secs(seconds), &stop).await {
+        Ok(profile) => {
+            let headers = [(CONTENT_TYPE, "application/octet-stream"), (CONTENT_DISPOSITION, "attachment; filename=\"profile.pb.gz\"")];
+            (headers, profile).into_response()
+        }
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}\n")).into_response(),
+    }
+}
+
+/// Samples for so long. Whoever hangs up before stops it, because this future is dropped then.
+async fn sample(length: Duration, stop: &CancellationToken) -> Result<Vec<u8>> {
+    // The C library's own frames are left out: unwinding from inside it can deadlock.
+    let builder = ProfilerGuardBuilder::default().frequency(FREQUENCY_HZ).blocklist(&["libc", "libgcc", "pthread", "vdso"]);
+    let guard = builder.build().map_err(|error| match error {
+        pprof::Error::Running => anyhow!("a profile is being taken; ask again when it is done"),
+        other => anyhow!("the profiler cannot start: {other}"),
+    })?;
+    tokio::select! {
+        () = tokio::time::sleep(length) => {}
+        () = stop.cancelled() => bail!("the gateway is stopping"),
+    }
+    // Names of functions are read from the program's file, which takes a while.
+    tokio::task::spawn_blocking(move || encode(&guard)).await.context("the profile could not be written")?
+}
+
+fn encode(guard: &ProfilerGuard<'_>) -> Result<Vec<u8>> {
+    let profile = guard.report().build()?.pprof()?;
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(&profile.encode_to_vec())?;
+    Ok(gzip.finish()?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Read as _;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use flate2::read::GzDecoder;
+    use pprof::protos::Profile;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// Status and body.
+    async fn get(address: SocketAddr, path: &str) -> (u16, Vec<u8>) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /debug/pprof/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let body = memchr::memmem::find(&answer, b"\r\n\r\n").unwrap() + 4;
+        (std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap(), answer.split_off(body))
+    }
+
+    #[inline(never)]
+    fn busy_as_a_bee(stop: &AtomicBool) -> u64 {
+        let mut sum = 0_u64;
+        while !stop.load(Relaxed) {
+            sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(7));
+        }
+        sum
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_profile_names_the_function_that_is_busy_and_there_is_one_at_a_time() {
+        let stop = CancellationToken::new();
+        let address = start(0, stop.clone()).await.unwrap();
+        assert!(address.ip().is_loopback());
+        let idle = AtomicBool::new(false);
+        let runtime = tokio::runtime::Handle::current();
+        let (first, second) = std::thread::scope(|scope| {
+            scope.spawn(|| busy_as_a_bee(&idle));
+            let both = tokio::task::block_in_place(|| {
+                runtime.block_on(async { tokio::join!(get(address, "profile?seconds=2"), get(address, "profile?seconds=2")) })
+            });
+            idle.store(true, Relaxed);
+            both
+        });
+        let ((status, profile), (refused, why)) = if first.0 == 200 { (first, second) } else { (second, first) };
+        assert_eq!((status, refused), (200, 503));
+        assert!(String::from_utf8(why).unwrap().contains("a profile is being taken"));
+        assert_eq!(profile[..2], [0x1f, 0x8b], "gzip");
+        let mut bytes = Vec::new();
+        GzDecoder::new(profile.as_slice()).read_to_end(&mut bytes).unwrap();
+        let profile = Profile::decode(bytes.as_slice()).unwrap();
+        let text = |at: i64| profile.string_table[usize::try_from(at).unwrap()].as_str();
+        let types: Vec<_> = profile.sample_type.iter().map(|kind| (text(kind.ty), text(kind.unit))).collect();
+        assert_eq!(types, [("samples", "count"), ("cpu", "nanoseconds")]);
+        let busy = profile.function.iter().find(|function| text(function.name).contains("busy_as_a_bee")).unwrap().id;
+        let within = |sample: &&pprof::protos::Sample| sample.location_id.contains(&busy);
+        let samples: i64 = profile.sample.iter().filter(within).map(|sample| sample.value[0]).sum();
+        assert!(samples > 10, "{samples} samples of a loop that ran for two seconds");
+        assert!(profile.duration_nanos >= 2_000_000_000);
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_had_says_why() {
+        let stop = CancellationToken::new();
+        let address = start(0, stop.clone()).await.unwrap();
+        for (name, reason) in MISSING {
+            let (status, body) = get(address, name).await;
+            assert_eq!((status, String::from_utf8(body).unwrap().contains(reason)), (501, true), "{name}");
+        }
+        for wrong in ["0", "301", "-1", "1.5", "x", ""] {
+            let (status, body) = get(address, &format!("profile?seconds={wrong}")).await;
+            assert_eq!((status, String::from_utf8(body).unwrap().contains("from 1 to 300")), (400, true), "{wrong}");
+        }
+        let (status, body) = get(address, "").await;
+        assert_eq!((status, String::from_utf8(body).unwrap().contains("profile?seconds=30")), (200, true));
+        let error = format!("{:#}", start(address.port(), stop.clone()).await.unwrap_err());
+        assert!(error.contains(&format!("PPROF_PORT {}", address.port())) && error.contains("in use"), "{error}");
+        stop.cancel();
+    }
 }
