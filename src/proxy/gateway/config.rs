@@ -132,7 +132,7 @@ pub struct Database {
     /// Most connections: those that write the log, and the rest for users and quotas.
     #[schemars(range(min = 2, max = 1000))]
     pub max_open: u32,
-    /// Most connections for users and quotas that are kept while idle.
+    /// Most connections for users and quotas that are kept while idle (SQLite).
     #[schemars(range(max = 1000))]
     pub max_idle: u32,
 }
