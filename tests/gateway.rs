@@ -186,6 +186,10 @@ async fn a_thousand_requests_hold_the_weights() {
     });
     let right: Vec<bool> = futures::stream::iter(requests).buffer_unordered(20).collect().await;
     assert!(right.iter().all(|right| *right));
+    let (metrics, legacy) = (place::text(&gateway, "/metrics").await, get(&gateway, "/stats/legacy").await);
+    assert!(metrics.lines().any(|line| line == "aiproxy_api_keys_total 1"), "{metrics}");
+    assert!(metrics.lines().any(|line| line.starts_with("aiproxy_sqlite_wal_bytes ")), "{metrics}");
+    assert_eq!(legacy["totals"]["requests"], 1000, "{legacy}");
     // `place` gives the first channel weight 1, the second 2 and so on.
     assert!((333..=334).contains(&first.seen().len()) && first.seen().len() + second.seen().len() == 1000);
     gateway.stop().await;
@@ -329,4 +333,49 @@ async fn a_large_reply_passes_through_and_a_large_request_is_refused() {
     gateway.stop().await;
     let rows: Vec<_> = place.rows().await.into_iter().map(|row| (row.status, row.completion_tokens)).collect();
     assert_eq!(rows, [(200, 300_000), (413, 0)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_written_when_it_is_full_or_old() {
+    for batch in [json!({"size": 10, "flush_interval": "1h"}), json!({"size": 10_000, "flush_interval": "50ms"})] {
+        let place = Place::sqlite();
+        let model = Model::start("a").await;
+        let gateway = place.start(json!({"log": {"batch": batch}}), &[&model]).await;
+        for number in 0..20 {
+            assert!(chat(&gateway, "sk-alice", &id(number), "m1", 1, false).await.whole);
+        }
+        place::until(async || place.rows().await.len() == 20).await;
+        place::until(async || get(&gateway, "/health").await["log"]["pending"] == 0).await;
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quota_is_counted_however_it_is_remembered_and_written() {
+    for (cached, batched) in [(true, true), (true, false), (false, true), (false, false)] {
+        let place = Place::sqlite();
+        let model = Model::start("a").await;
+        let settings = json!({
+            "users": [{"name": "poor", "key": "sk-poor", "quota": 20}],
+            "cache": {"enabled": cached},
+            "quota_updates": {"batched": batched, "interval": "1h"},
+        });
+        let gateway = place.start(settings.clone(), &[&model]).await;
+        let mut statuses = Vec::new();
+        for number in 0..4 {
+            statuses.push(chat(&gateway, "sk-poor", &id(number), "m1", 7, true).await.status.as_u16());
+        }
+        assert_eq!(statuses, [200, 200, 429, 429], "10 tokens each; cached {cached}, batched {batched}");
+        gateway.stop().await;
+        assert_eq!(place.used("poor").await, 20);
+        // What was used outlives the gateway, and a larger quota opens it again.
+        let mut more = settings;
+        let gateway = place.start(more.clone(), &[&model]).await;
+        assert_eq!(chat(&gateway, "sk-poor", &id(5), "m1", 7, true).await.status, 429);
+        gateway.stop().await;
+        more["users"][0]["quota"] = json!(21);
+        let gateway = place.start(more, &[&model]).await;
+        assert_eq!(chat(&gateway, "sk-poor", &id(6), "m1", 7, true).await.status, 200);
+        gateway.stop().await;
+    }
 }

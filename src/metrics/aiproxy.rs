@@ -118,6 +118,11 @@ impl AiProxyMetrics {
         series(&self.state.metrics, &names::AI_API_KEYS, &[]).gauge().set(keys as f64);
     }
 
+    /// How long SQLite's write-ahead log is. Only a gateway that writes to SQLite says so.
+    pub fn set_wal_bytes(&self, bytes: u64) {
+        series(&self.state.metrics, &names::AI_WAL_BYTES, &[]).gauge().set(bytes as f64);
+    }
+
     /// Shows the counters of these labels at zero before their first request.
     pub fn expect(&self, channel: &str, user_name: &str, model: &str, protocol: &str) {
         self.state.combination(channel, user_name, model, protocol);

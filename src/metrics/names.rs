@@ -106,6 +106,7 @@ specs! {
     AI_WEBSOCKETS = "aiproxy_websocket_connections_total", Counter, CHANNEL, "WebSocket sessions that have ended";
     AI_UPTIME = "aiproxy_uptime_seconds", Gauge, &[], "Seconds since the process began to count";
     AI_API_KEYS = "aiproxy_api_keys_total", Gauge, &[], "API keys the gateway knows; only a gateway has it";
+    AI_WAL_BYTES = "aiproxy_sqlite_wal_bytes", Gauge, &[], "Write-ahead log of the gateway's SQLite file; only a gateway has it";
 }
 
 /// 1–2.5–5 steps from 0.1 ms to 10 s, then 30 s and 60 s.

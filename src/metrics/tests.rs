@@ -59,7 +59,8 @@ aiproxy_request_body_bytes histogram channel
 aiproxy_response_body_bytes histogram channel
 aiproxy_websocket_connections_total counter channel
 aiproxy_uptime_seconds gauge 
-aiproxy_api_keys_total gauge ";
+aiproxy_api_keys_total gauge 
+aiproxy_sqlite_wal_bytes gauge ";
 
 const PIPELINE: Pipeline = Pipeline { buffer_size: 100, flush_size: 200, concurrency: 3 };
 
@@ -150,6 +151,7 @@ fn names_types_and_labels_are_the_contract() {
     exercise(&reporter);
     let proxy = AiProxyMetrics::new(&metrics);
     proxy.set_api_keys(3);
+    proxy.set_wal_bytes(4096);
     proxy.record(&aiproxy::tests::WEBSOCKET);
     let expected: BTreeMap<_, _> = CONTRACT
         .trim_start()

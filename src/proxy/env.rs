@@ -42,8 +42,11 @@ pub const VARIABLES: [Variable; 32] = [
     ("PPROF_ENABLED", |c, v| flag(v).map(|on| c.pprof.enabled = on)),
     ("PPROF_PORT", |c, v| number(v, 1..=65_535).map(|n| c.pprof.port = n as u16)),
     ("METRICS_ENABLED", |c, v| flag(v).map(|on| c.metrics.enabled = on)),
-    ("VM_URL", |c, v| url(v).map(|url| c.metrics.vm_url = Some(url))),
-    ("METRICS_RESET_INTERVAL", |c, v| seconds(v, 1).map(|time| c.metrics.reset_interval = time)),
+    ("METRICS_RESET_INTERVAL", |c, v| seconds(v, 0).map(|time| c.metrics.reset_interval = time)),
+    ("VM_URL", |c, v| {
+        c.metrics.vm_url = Some(v.to_owned());
+        Ok(())
+    }),
 ];
 
 /// `config` with what the environment says over it; an empty variable says nothing.
@@ -94,11 +97,6 @@ fn flag(value: &str) -> Result<bool, String> {
         "false" | "0" | "no" | "off" => Ok(false),
         _ => Err("true or false".to_owned()),
     }
-}
-
-fn url(value: &str) -> Result<String, String> {
-    let parsed = url::Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    parsed.map(|_| value.to_owned()).ok_or_else(|| "http://host:port".to_owned())
 }
 
 fn number(value: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, String> {
@@ -159,6 +157,7 @@ mod tests {
             ("PPROF_PORT", "6061", "/pprof/port", json!(6061)),
             ("METRICS_ENABLED", "false", "/metrics/enabled", json!(false)),
             ("METRICS_RESET_INTERVAL", "60", "/metrics/reset_interval", json!("1m")),
+            ("VM_URL", "http://127.0.0.1:8428", "/metrics/vm_url", json!("http://127.0.0.1:8428")),
         ];
         assert!(VARIABLES.iter().all(|(name, _)| effects.iter().any(|(known, ..)| known == name)));
         assert_eq!(effects.len(), VARIABLES.len());

@@ -88,6 +88,11 @@ impl Stats {
         self.shared.metrics.set_api_keys(keys);
     }
 
+    /// How long the write-ahead log of the gateway's SQLite file is.
+    pub fn set_wal_bytes(&self, bytes: u64) {
+        self.shared.metrics.set_wal_bytes(bytes);
+    }
+
     /// What `/metrics` shows, for whoever has more to show there.
     #[must_use]
     pub fn exporter(&self) -> &PrometheusMetrics {

@@ -281,10 +281,15 @@ pub(crate) async fn chat_at(gateway: SocketAddr, key: &str, id: &str, model: &st
 
 /// A JSON page of the gateway.
 pub(crate) async fn get(gateway: &Running, path: &str) -> Value {
+    serde_json::from_str(&text(gateway, path).await).unwrap()
+}
+
+/// A page of the gateway.
+pub(crate) async fn text(gateway: &Running, path: &str) -> String {
     let request = Request::get(path).header("host", "gateway").body(Full::default()).unwrap();
     let mut open = send(gateway.address, request).await;
     let bytes = open.reply.body_mut().collect().await.unwrap().to_bytes();
-    serde_json::from_slice(&bytes).unwrap()
+    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// What comes back to these bytes, until the gateway closes the connection.

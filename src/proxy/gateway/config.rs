@@ -134,7 +134,7 @@ pub struct Database {
     /// Most connections: those that write the log, and the rest for users and quotas.
     #[schemars(range(min = 2, max = 1000))]
     pub max_open: u32,
-    /// Most connections for users and quotas that are kept while idle.
+    /// Most connections for users and quotas that are kept while idle (SQLite).
     #[schemars(range(max = 1000))]
     pub max_idle: u32,
 }
@@ -308,6 +308,8 @@ impl Config {
     pub fn secrets(&self) -> Vec<String> {
         let keys = self.channels.iter().filter_map(|channel| channel.api_key.clone()).chain(self.users.iter().map(|user| user.key.clone()));
         let urls = [&self.log.database.postgres, &self.log.database.mysql].into_iter().flatten().map(|server| &server.url);
+        let keys = keys.chain(self.metrics.admin_token.clone());
+        let urls = urls.chain(&self.metrics.vm_url);
         let passwords = urls.chain(self.channels.iter().map(|channel| &channel.url)).flat_map(|url| crate::redact::secrets_of_url(url));
         keys.chain(passwords).collect()
     }

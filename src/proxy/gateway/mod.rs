@@ -39,7 +39,7 @@ use tokio_util::task::TaskTracker;
 
 use self::accounts::{Account, Accounts};
 use self::channels::Channels;
-pub use self::config::Config;
+pub use self::config::{Channel, Config, User};
 pub use self::load::load;
 use self::log::Log;
 use self::outbound::Outbound;
@@ -98,7 +98,8 @@ pub async fn start(config: Config, listen: SocketAddr, stop: CancellationToken) 
         gateway.target.info().settings.iter().for_each(|setting| say(&setting_line(gateway.target.info(), setting)));
     }
     if gateway.config.pprof.enabled {
-        profile::start(gateway.config.pprof.port, stop.clone()).await.context("pprof.port (PPROF_PORT)")?;
+        let address = profile::start(gateway.config.pprof.port, stop.clone()).await?;
+        say(&format!("[SYS] CPU profile on http://{address}/debug/pprof/"));
     }
     let router = router(&gateway);
     let task = tokio::spawn(serve(gateway, listener, router, stop.clone()));
@@ -122,7 +123,7 @@ impl Gateway {
             anyhow::Error::msg(error.to_string().replace(" or --database-url", "").replace("target.", "log.database."))
         };
         let target = target::connect(&config.log.database.target(), &context).await.map_err(here)?;
-        let stats = Stats::new(config.metrics.clone())?;
+        let stats = Stats::new(config.metrics.clone()).context("metrics")?;
         stats.set_api_keys(config.users.len());
         let store = Arc::new(Store::open(&config.log.database, path.clone().unwrap_or_default(), stats.clone()).await?);
         let last_id = store.prepare(target.as_ref(), &log::table(), &config.users).await.context("log.database")?;
@@ -168,18 +169,21 @@ impl Gateway {
     fn wal_bytes(&self) -> u64 {
         let bytes = self.wal.as_ref().and_then(|path| std::fs::metadata(path).ok()).map_or(0, |file| file.len());
         self.wal_bytes_max.fetch_max(bytes, Ordering::Relaxed);
+        if self.wal.is_some() {
+            self.stats.set_wal_bytes(bytes);
+        }
         bytes
     }
 
     /// What recurs until `kill`: used quota is written back, the write-ahead log is looked at.
     async fn keep_house(self: Arc<Self>, until: CancellationToken) {
         loop {
+            self.wal_bytes();
             tokio::select! {
                 () = tokio::time::sleep(self.config.quota_updates.interval.0) => {}
                 () = until.cancelled() => break,
             }
             self.flush_quota().await;
-            self.wal_bytes();
         }
     }
 
