@@ -98,7 +98,7 @@ pub(super) fn integrity(integrity: &Integrity) -> Vec<String> {
         rows => said.push(format!("{} of unknown outcome were found stored, which is legal", many(rows, "rows"))),
     }
     if let Some(lag) = integrity.log_lag_seconds {
-        said.push(format!("the gateway's log was complete {} after the load", seconds(lag)));
+        said.push(format!("no row came into the gateway's log later than {} after the load", seconds(lag)));
     }
     if let (Some(lost @ 1..), Some(window)) = (integrity.allowed_lost, integrity.lost_window_seconds) {
         let rows = if lost == 1 { "1 log row is".to_owned() } else { format!("{} log rows are", count(lost)) };
@@ -159,7 +159,7 @@ pub(super) fn values(anomaly: &Anomaly, most: usize) -> [Option<String>; 2] {
     };
     let alike = expected.chars().zip(found.chars()).take_while(|(one, other)| one == other).count();
     let long = expected.chars().count().max(found.chars().count()) > most;
-    let skipped = if long && alike + BEFORE > most / 2 { alike.saturating_sub(BEFORE) } else { 0 };
+    let skipped = if long && alike > most / 2 { alike.saturating_sub(BEFORE) } else { 0 };
     both.map(|value| {
         let rest = value.as_ref()?.chars().skip(skipped).collect::<String>();
         Some(format!("{}{}", if skipped > 0 { "…" } else { "" }, short(&rest, most)))
