@@ -192,7 +192,8 @@ fn the_table_of_http_profiles_has_their_values() {
 fn every_class_of_failed_requests_and_wrong_replies_is_described() {
     for page in REQUESTS {
         let text = read(page);
-        for class in ErrorClass::ALL.into_iter().skip_while(|class| *class != ErrorClass::Check).filter(|class| *class != ErrorClass::Other) {
+        for class in ErrorClass::ALL.into_iter().skip_while(|class| *class != ErrorClass::Check).filter(|class| *class != ErrorClass::Other)
+        {
             assert!(text.contains(&format!("`{}`", class.as_str())), "{page}: {}", class.as_str());
         }
         for kind in ["crosstalk", "truncated", "gap", "reordered", "repeated", "altered"] {
