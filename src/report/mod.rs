@@ -109,11 +109,11 @@ pub struct Environment {
 /// The target as it named itself.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TargetSeen {
-    /// `SQLite`, `PostgreSQL`, `MySQL`, `MariaDB`.
+    /// `SQLite`, `PostgreSQL`, `MySQL`, `MariaDB`; of a service its `server` header, if it has one.
     pub name: String,
     /// Its own version string.
     pub version: String,
-    /// `sqlite`, `postgres`, `mysql`.
+    /// `sqlite`, `postgres`, `mysql`, `http`.
     pub database: String,
     /// Settings read back on the run's own connections.
     pub settings: BTreeMap<String, String>,
@@ -403,9 +403,10 @@ impl Integrity {
 pub struct Anomaly {
     /// `lost`, `duplicated`, `corrupted`, `phantom`, `resurrected`, `stale`, `partial_batch`.
     pub class: String,
-    /// For `corrupted`: truncated, charset, rounded, padded, case, type, null, swapped, other.
+    /// For `corrupted`: truncated, charset, rounded, padded, case, type, null, swapped, other; of replies also crosstalk, gap,
+    /// reordered, repeated, altered.
     pub sub_kind: Option<String>,
-    /// The row's key.
+    /// The row's key, or the request's number.
     pub key: i64,
     /// The column that differs first.
     pub column: Option<String>,

@@ -271,3 +271,54 @@ pub(super) fn outcomes(report: &Report) -> String {
 pub(super) fn phases(report: &Report) -> String {
     report.phases.iter().map(|phase| format!("{} {}", plain(&phase.name), seconds(phase.duration_seconds))).collect::<Vec<_>>().join(" · ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn one_of_a_thing_is_no_plural() {
+        assert_eq!(["rows", "replies", "upstream records"].map(|word| many(1, word)), ["1 row", "1 reply", "1 upstream record"]);
+        assert_eq!((many(0, "rows"), many(2_000, "replies")), ("0 rows".to_owned(), "2,000 replies".to_owned()));
+        let one = Integrity { must_be_there: 1, checked: 1, recovered: 1, ..sample::passed().integrity };
+        assert_eq!(
+            self::integrity(&one),
+            [
+                "holds: 1 row must be there and is, once, whole and right",
+                "1 row read back and compared in 0.21 s, method full",
+                "1 row of unknown outcome was found stored, which is legal"
+            ]
+        );
+    }
+
+    #[test]
+    fn lost_log_rows_that_are_allowed_are_told() {
+        let lost = |rows| Integrity {
+            allowed_lost: Some(rows),
+            lost_window_seconds: Some(4.2),
+            log_lag_seconds: None,
+            ..sample::answered().integrity
+        };
+        assert_eq!(self::integrity(&lost(1))[2], "1 log row is lost, of the last 4.20 s before the last answer, which is allowed");
+        assert_eq!(self::integrity(&lost(250))[2], "250 log rows are lost, of the last 4.20 s before the last answer, which is allowed");
+        assert_eq!(self::integrity(&lost(0)).len(), 2);
+    }
+
+    #[test]
+    fn long_values_are_shown_from_where_they_differ() {
+        let values = |expected: &str, found: &str| {
+            let anomaly = Anomaly {
+                expected: Some(expected.to_owned()),
+                found: Some(found.to_owned()),
+                ..sample::garbled().integrity.examples[0].clone()
+            };
+            self::values(&anomaly, 20).map(Option::unwrap_or_default)
+        };
+        assert_eq!(values("short", "shirt"), ["short", "shirt"]);
+        assert_eq!(values("abcdefghijklmnopqrstuvwxyz", "abX"), ["abcdefghijklmnopqrst…", "abX"]);
+        assert_eq!(values("abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrs"), ["…hijklmnopqrstuvwxyz", "…hijklmnopqrs"]);
+        let only = Anomaly { expected: None, found: Some("é".repeat(30)), ..sample::garbled().integrity.examples[0].clone() };
+        assert_eq!(self::values(&only, 20), [None, Some("é".repeat(20) + "…")]);
+    }
+}
