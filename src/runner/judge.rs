@@ -189,7 +189,8 @@ fn notes(run: &Run, main: &Stats, watched: &Watched) -> Vec<String> {
     let length = main_length(run, main).as_secs_f64();
     if main.outcomes.acknowledged > 0 && length < SHORT {
         notes.push(format!(
-            "phase main lasted {length:.2} s: too short for its rate and percentiles to be repeatable; raise rows or duration"
+            "phase main lasted {length:.2} s: too short for its rate and percentiles to be repeatable; raise {} or duration",
+            run.scenario.workload.unit()
         ));
     }
     let rates: Vec<f64> = watched.timeline.iter().filter(|line| line.phase == "main").map(|line| line.acknowledged as f64).collect();
@@ -209,7 +210,12 @@ fn notes(run: &Run, main: &Stats, watched: &Watched) -> Vec<String> {
     }
     let service = latencies(main).service;
     if service.count > 0 && service.p99_ms.is_none() {
-        notes.push("too few batches were answered for a p99: it takes at least a hundred".to_owned());
+        // The rows of a batch are answered together.
+        let answered = match run.scenario.workload {
+            Workload::BatchInsert(_) => "batches",
+            Workload::ProxyRequest(_) => "requests",
+        };
+        notes.push(format!("too few {answered} were answered for a p99: it takes at least a hundred"));
     }
     notes
 }

@@ -3,6 +3,7 @@
 mod judge;
 mod lane;
 mod measure;
+mod meter;
 mod request;
 mod started;
 mod timer;
@@ -34,6 +35,7 @@ use crate::target::{PoolUse, TargetError};
 use crate::workload::proxy_request::Generator;
 use lane::Shared;
 use measure::Measured;
+use meter::Meter;
 use request::Builder;
 use started::Started;
 
@@ -119,6 +121,7 @@ fn shared(
         tally: Arc::clone(&run.tally),
         ledger,
         reporter: run.reporter.clone(),
+        meter: run.options.metrics.as_ref().map(|metrics| Meter::new(metrics, proxy, &http.url)),
         routes,
         places: Arc::new(Semaphore::new(places)),
         next: AtomicU64::new(0),
