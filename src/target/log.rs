@@ -79,9 +79,16 @@ impl Log {
             Connection::Sqlite(_) | Connection::Postgres(_) => ('"', "TEXT"),
         };
         let named = [&columns.id, &columns.user, &columns.model, &columns.prompt_tokens, &columns.completion_tokens, &columns.status];
+        // What is not mapped is NULL and not compared; NULL in a column that is mapped is a value, and rarely the right one.
         let list: Vec<String> = named
             .iter()
-            .map(|name| if name.is_empty() { "NULL".to_owned() } else { format!("CAST(batchsql_log.{} AS {text})", quoted(name, quote)) })
+            .map(|name| {
+                if name.is_empty() {
+                    "NULL".to_owned()
+                } else {
+                    format!("COALESCE(CAST(batchsql_log.{} AS {text}), 'NULL')", quoted(name, quote))
+                }
+            })
             .collect();
         let sql = format!("SELECT {} FROM ({}) AS batchsql_log", list.join(", "), self.query);
         let read = match &mut self.connection {
