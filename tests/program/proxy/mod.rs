@@ -4,6 +4,7 @@
 mod checks;
 mod double;
 mod hostile;
+mod load;
 mod planted;
 mod refused;
 mod secrets;
