@@ -11,6 +11,7 @@ mod interrupt;
 mod load;
 mod metrics;
 mod place;
+mod proxy;
 mod trouble;
 
 /// Makes one test a database of each function: `fn(&Place, &Database)`.

@@ -226,6 +226,12 @@ impl Drive for Requests {
         verify::verify(&run.scenario, &self.proxy, &evidence, self.load_ended, &run.options.progress.phase("verify")).await
     }
 
+    /// What was verified is no sign: ledgers and log outlive a service.
+    async fn gone(&mut self, _: &Integrity) -> bool {
+        let config = &self.shared.config;
+        reach("target.http.url", config.url.as_str(), &config.settings).await.is_err()
+    }
+
     fn seen(&self) -> TargetSeen {
         let settings = match serde_json::to_value(self.shared.config.settings) {
             Ok(serde_json::Value::Object(settings)) => {

@@ -1,6 +1,7 @@
 //! Everything that says what became of requests, read and held against the ledger: the ledger of replies, the upstream's own ledger
 //! and the gateway's log.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::scenario::proxy::{LogDatabase, ProxyRequest};
 use crate::target::log::Log;
 use crate::verifier::requests::{LogRow, Requests};
 use crate::workload::proxy_request::Generator;
+use crate::workload::reply;
 
 /// Where it is told what became of a run's requests.
 pub(super) struct Evidence<'a> {
@@ -73,10 +75,16 @@ async fn judge(
     Ok(integrity)
 }
 
-/// Operations that were acknowledged and for which `test` holds.
-fn acknowledged(ledger: &RequestLedger, generator: &Generator, test: impl Fn(usize) -> bool) -> u64 {
+/// The acknowledged operations on routes for which `test` holds.
+fn acknowledged(ledger: &RequestLedger, generator: &Generator, test: impl Fn(usize) -> bool) -> Vec<u64> {
     let acknowledged = ledger.answers.iter().filter(|answer| answer.outcome == Some(Outcome::Acknowledged));
-    acknowledged.filter(|answer| test(generator.operation(answer.index).route)).count() as u64
+    acknowledged.map(|answer| answer.index).filter(|index| test(generator.operation(*index).route)).collect()
+}
+
+/// Whether `ids` has each of the operations that it `must` have. Counting is not enough: what failed, or came twice, counts too.
+fn has_all<'a>(ids: impl Iterator<Item = &'a str>, must: &[u64], generator: &Generator) -> bool {
+    let seen: HashSet<u64> = ids.filter_map(|id| generator.index_of(reply::find_id(id)?)).collect();
+    must.iter().all(|index| seen.contains(index))
 }
 
 /// The ids that reached the upstream. It writes a record when a request has ended, which the client may see a moment earlier.
@@ -99,10 +107,10 @@ async fn upstream_ids(
                 ids.push(record.id);
             }
         }
-        if ids.len() as u64 >= must || began.elapsed() >= limit.min(SETTLED) {
+        if began.elapsed() >= limit.min(SETTLED) || has_all(ids.iter().map(String::as_str), &must, generator) {
             return Ok(ids);
         }
-        progress.update(|| format!("{} of {} requests in the upstream's ledger", count(ids.len() as u64), count(must)));
+        progress.update(|| format!("{} of {} requests in the upstream's ledger", count(ids.len() as u64), count(must.len() as u64)));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -126,17 +134,22 @@ async fn log_rows(
     let must = acknowledged(ledger, generator, |route| proxy.mix[route].is_logged());
     let began = Instant::now();
     let mut pause = Duration::from_millis(20);
-    let mut found = log.count().await.map_err(|error| error.to_string())?;
-    let mut grown = Instant::now();
-    while found < must && began.elapsed() < reconcile.wait.0 {
-        progress.update(|| format!("{} of {} rows in the gateway's log", count(found), count(must)));
+    let (mut found, mut grown) = (None, Instant::now());
+    loop {
+        let now = log.count().await.map_err(|error| error.to_string())?;
+        let late = began.elapsed() >= reconcile.wait.0;
+        let grows = found.replace(now) != Some(now);
+        if grows {
+            grown = Instant::now();
+        }
+        if late || (grows && now >= must.len() as u64) {
+            let rows = log.rows(&reconcile.columns).await.map_err(|error| error.to_string())?;
+            if late || has_all(rows.iter().map(|row| row.id.as_str()), &must, generator) {
+                return Ok((rows, grown.saturating_duration_since(load_ended)));
+            }
+        }
+        progress.update(|| format!("{} of {} rows in the gateway's log", count(now), count(must.len() as u64)));
         tokio::time::sleep(pause.min(reconcile.wait.0.saturating_sub(began.elapsed()))).await;
         pause = (pause * 2).min(Duration::from_millis(500));
-        let now = log.count().await.map_err(|error| error.to_string())?;
-        if now > found {
-            (found, grown) = (now, Instant::now());
-        }
     }
-    let rows = log.rows(&reconcile.columns).await.map_err(|error| error.to_string())?;
-    Ok((rows, grown.saturating_duration_since(load_ended)))
 }
