@@ -5,12 +5,14 @@ mod cli;
 #[path = "../common/mod.rs"]
 mod common;
 mod database;
+mod gateway;
 mod gone;
 mod integrity;
 mod interrupt;
 mod load;
 mod metrics;
 mod place;
+mod proxy_crash;
 mod trouble;
 
 /// Makes one test a database of each function: `fn(&Place, &Database)`.
