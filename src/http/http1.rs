@@ -45,8 +45,8 @@ impl Connection {
         Self { stream, read, start: 0, end: 0, write, alarm: Alarm::default(), idle_since: Instant::now() }
     }
 
-    /// Whether nothing has come since the last answer. Whatever comes on an idle connection, most often its end, means that it
-    /// cannot be used.
+    /// Whether nothing has come since the last answer. Whatever comes that nobody asked for, most often the connection's end, means
+    /// that it cannot be used.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
         let mut cx = Context::from_waker(Waker::noop());
@@ -84,7 +84,7 @@ impl Connection {
             Err(failure) => Err(failure),
         };
         match body {
-            Ok(done) => answer.finish(done).map(|reply| (reply, keep_alive && request.whole && self.start == self.end)),
+            Ok(done) => answer.finish(done).map(|reply| (reply, keep_alive && request.whole)),
             Err(failure) => Err(answer.fail(failure)),
         }
     }

@@ -223,6 +223,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_command_line_puts_in_the_place_of_the_target_is_judged_with_it() {
+        let text = FINE.replace("sqlite: {}", "postgres: {url: 'postgres://u@127.0.0.1/d'}");
+        let set = ["workload.batch_insert.method=prepared".to_owned()];
+        let changed = |url| {
+            let changes = Changes { set: &set, database_url: url, target_url: None };
+            from_text("x.yaml", &text, changes, &env).map_err(|problems| problems.to_string())
+        };
+        assert_eq!(changed(Some("sqlite://x.db")).unwrap().scenario.workload.batch_insert().unwrap().method, crate::target::Method::Prepared);
+        assert!(changed(None).unwrap_err().contains("`prepared` is not for Postgres"), "{:?}", changed(None));
+        let told = changed(Some("mysql://u@db.example/d")).unwrap_err();
+        assert!(told.contains("x.yaml: --database-url: target.mysql.url: host `db.example` is beyond loopback"), "{told}");
+        let changes = Changes { target_url: Some("http://127.0.0.1:1"), ..Changes::default() };
+        let told = from_text("x.yaml", FINE, changes, &env).unwrap_err().to_string();
+        assert_eq!(told, "x.yaml: --target-url: this scenario inserts rows; give --database-url");
+    }
+
+    #[test]
     fn every_file_of_the_scenario_set_is_valid_under_the_schema_and_loads() {
         let schema = schema::json_schema();
         let mut names = Vec::new();

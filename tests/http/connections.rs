@@ -144,6 +144,35 @@ async fn a_connection_that_the_server_closed_meanwhile_is_not_used() {
 }
 
 #[tokio::test]
+async fn a_connection_closed_while_the_runtime_was_busy_elsewhere_is_not_used() {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = client(config(&format!("http://{}", listener.local_addr().unwrap())));
+    let (answered, close) = std::sync::mpsc::channel();
+    let (closed, gone) = std::sync::mpsc::channel();
+    let server = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert_ne!(stream.read(&mut [0; 1024]).unwrap(), 0);
+            stream.write_all(&ok("", "hello")).unwrap();
+            close.recv().unwrap();
+            drop(stream);
+            closed.send(()).unwrap();
+        }
+    });
+    let reply = soon(client.exchange(&get("/"))).await.unwrap();
+    // Nothing is awaited here: no one has told the client of the close.
+    answered.send(()).unwrap();
+    gone.recv().unwrap();
+    while reply.done.elapsed() < std::time::Duration::from_millis(2) {
+        std::hint::spin_loop();
+    }
+    assert_eq!(soon(client.exchange(&get("/"))).await.unwrap().status, 200);
+    answered.send(()).unwrap();
+    server.join().unwrap();
+}
+
+#[tokio::test]
 async fn an_answer_that_nobody_asked_for_is_nobodys() {
     let server = Server::start(|number, mut stream| async move {
         while !request(&mut stream).await.is_empty() {

@@ -204,6 +204,7 @@ async fn a_redirect_to_another_host_is_not_followed_and_tells_no_secret() {
     request.headers.push((header::COOKIE, "a=secret".parse().unwrap()));
     let failed = soon(client.exchange(&request)).await.unwrap_err();
     assert_failed(&failed, ErrorClass::Redirect, Applied::Unknown);
+    assert_eq!(failed.failure.message, format!("the reply redirects to another host, \"{}/\"", other.url));
     assert_eq!(failed.partial.unwrap().status, 302);
     assert_eq!((other.accepted(), seen.lock().unwrap().len()), (0, 0), "nothing reaches the other host");
     assert!(!failed.failure.message.contains("secret"));

@@ -21,7 +21,7 @@ pub struct Settings {
     #[serde(skip_serializing)]
     pub admin_token: Option<String>,
     /// Base URL of the VictoriaMetrics (or Prometheus) that scrapes the gateway (`VM_URL`): `/stats` asks it.
-    #[serde(serialize_with = "without_password")]
+    #[serde(serialize_with = "without_password", skip_serializing_if = "Option::is_none")]
     pub vm_url: Option<String>,
     /// Prices by model; a model without one costs nothing.
     pub prices: BTreeMap<String, Price>,

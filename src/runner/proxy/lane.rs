@@ -53,6 +53,7 @@ pub(super) struct Shared {
     pub(super) routes: Vec<String>,
     /// Places of `load.max_in_flight`, of the arrival rates.
     pub(super) places: Arc<Semaphore>,
+    /// Operations below it have been begun, or were due.
     pub(super) next: AtomicU64,
     pub(super) in_flight: AtomicUsize,
     /// Connections in use, a lane each.
@@ -208,6 +209,8 @@ async fn open(lane: &Rc<Lane>, rate: &Rate, requests: &mut JoinSet<()>) -> Offer
         shared.recorder.lag(lane.number, due, now.saturating_duration_since(due.max(free_since)));
         offered.operations += 1;
         offered.last_due = start;
+        // Lanes that are stopped have not come equally far.
+        shared.next.fetch_max(index + 1, Ordering::Relaxed);
         match place(shared).await {
             Ok((place, waited)) => {
                 if waited {

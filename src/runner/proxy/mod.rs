@@ -45,7 +45,6 @@ struct Requests {
     shared: Arc<Shared>,
     lanes: Vec<JoinHandle<Result<Measured, String>>>,
     report: Option<HttpReport>,
-    offered: u64,
     load_ended: Instant,
     started: Started,
     upstream_ledger: Option<PathBuf>,
@@ -75,7 +74,7 @@ pub(super) async fn begin(id: &str, folder: &Path, scenario: Scenario, options: 
         .with_context(|| format!("the ledger in {} cannot be written; name another --report-dir", folder.display()))?;
     let shared = Arc::new(shared(&run, &http, &proxy, &settings, lanes, writer, routes)?);
     let requests =
-        Requests { proxy, shared, lanes: Vec::new(), report: None, offered: 0, load_ended: run.epoch, started, upstream_ledger, log };
+        Requests { proxy, shared, lanes: Vec::new(), report: None, load_ended: run.epoch, started, upstream_ledger, log };
     Ok((run, Box::new(requests)))
 }
 
@@ -194,7 +193,6 @@ impl Drive for Requests {
                 .unwrap_or_else(|_| Offered { aborted: Some("a lane of the load ended early".to_owned()), ..Offered::default() });
             offered.merge(lane);
         }
-        self.offered = offered.operations;
         if run.stop.is_cancelled() {
             offered.whole_schedule = false;
         }
@@ -211,8 +209,7 @@ impl Drive for Requests {
             }
         }
         self.load_ended = Instant::now();
-        let sent = self.shared.next.load(Ordering::Relaxed).max(self.offered);
-        run.tally.keep(self.shared.ledger.close(sent));
+        run.tally.keep(self.shared.ledger.close(self.shared.next.load(Ordering::Relaxed)));
         let main = run.recorder.phase(Phase::Main).last_acknowledged.saturating_sub(run.scenario.load.warmup.0);
         self.report = Some(all.report(self.shared.routes.clone(), main.as_secs_f64()));
     }
