@@ -13,6 +13,7 @@ mod load;
 mod metrics;
 mod place;
 mod proxy_crash;
+mod proxy_freeze;
 mod trouble;
 
 /// Makes one test a database of each function: `fn(&Place, &Database)`.

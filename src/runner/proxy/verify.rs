@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::ledger::requests::RequestLedger;
-use crate::ledger::{self, Outcome};
+use crate::ledger::Outcome;
 use crate::proxy::upstream;
 use crate::report::Integrity;
 use crate::report::format::count;
@@ -18,7 +18,7 @@ use crate::workload::proxy_request::Generator;
 
 /// Where it is told what became of a run's requests.
 pub(super) struct Evidence<'a> {
-    pub(super) folder: &'a Path,
+    pub(super) ledger: &'a RequestLedger,
     pub(super) upstream_ledger: Option<&'a Path>,
     /// The log of `reconcile`.
     pub(super) log: Option<&'a LogDatabase>,
@@ -46,21 +46,21 @@ async fn judge(
     progress: &PhaseProgress,
 ) -> Result<Integrity, String> {
     let began = Instant::now();
-    let ledger = RequestLedger::read(&evidence.folder.join(ledger::FILE)).map_err(|error| error.to_string())?;
+    let ledger = evidence.ledger;
     let generator = Generator::new(scenario.seed, &ledger.header.run_id, proxy);
     let limit = scenario.verify.quiesce_timeout.0;
     let upstream = match evidence.upstream_ledger {
-        Some(path) => Some(upstream_ids(path, &ledger, &generator, proxy, limit, progress).await?),
+        Some(path) => Some(upstream_ids(path, ledger, &generator, proxy, limit, progress).await?),
         None => None,
     };
     let (log, lag) = match (evidence.log, &scenario.reconcile) {
         (Some(_), Some(_)) => {
-            let (rows, lag) = log_rows(scenario, evidence, &ledger, &generator, proxy, load_ended, progress).await?;
+            let (rows, lag) = log_rows(scenario, evidence, &generator, proxy, load_ended, progress).await?;
             (Some(rows), Some(lag))
         }
         _ => (None, None),
     };
-    let mut requests = Requests::new(&ledger, &generator, proxy);
+    let mut requests = Requests::new(ledger, &generator, proxy);
     requests.replies();
     if let Some(ids) = upstream {
         requests.upstream(ids.into_iter());
@@ -114,7 +114,6 @@ const SETTLED: Duration = Duration::from_secs(5);
 async fn log_rows(
     scenario: &Scenario,
     evidence: &Evidence<'_>,
-    ledger: &RequestLedger,
     generator: &Generator,
     proxy: &ProxyRequest,
     load_ended: Instant,
@@ -123,7 +122,7 @@ async fn log_rows(
     let (Some(reconcile), Some(database)) = (&scenario.reconcile, evidence.log) else { return Ok((Vec::new(), Duration::ZERO)) };
     let query = reconcile.query.replace("{{ids}}", &generator.ids());
     let mut log = Log::open(database, &query, scenario.target.insecure_tls).await.map_err(|error| error.to_string())?;
-    let must = acknowledged(ledger, generator, |route| proxy.mix[route].is_logged());
+    let must = acknowledged(evidence.ledger, generator, |route| proxy.mix[route].is_logged());
     let began = Instant::now();
     let mut pause = Duration::from_millis(20);
     let mut found = log.count().await.map_err(|error| error.to_string())?;
