@@ -14,6 +14,8 @@ mod metrics;
 mod place;
 mod proxy_crash;
 mod proxy_freeze;
+mod proxy_reconcile;
+mod proxy_scenarios;
 mod trouble;
 
 /// Makes one test a database of each function: `fn(&Place, &Database)`.

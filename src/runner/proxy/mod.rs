@@ -280,6 +280,9 @@ pub(super) async fn verify_again(
 ) -> anyhow::Result<Integrity> {
     let upstream_ledger = scenario.verify.upstream_ledger.clone().map(PathBuf::from).or_else(|| started::upstream_ledger(folder));
     let log = scenario.reconcile.as_ref().and_then(|reconcile| reconcile.database.clone().or_else(|| started::log(folder, scenario)));
+    if let Some(log) = &log {
+        super::verify::password_is_known(folder, &log.postgres, &log.mysql)?;
+    }
     let ledger = RequestLedger::read(&folder.join(ledger::FILE))?;
     let evidence = verify::Evidence { ledger: &ledger, upstream_ledger: upstream_ledger.as_deref(), log: log.as_ref() };
     Ok(verify::verify(scenario, proxy, &evidence, Instant::now(), &progress.phase("verify")).await)
