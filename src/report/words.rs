@@ -91,7 +91,8 @@ pub(super) fn integrity(integrity: &Integrity) -> Vec<String> {
     if integrity.recovered > 0 {
         said.push(format!("{} rows of unknown outcome were found stored, which is legal", count(integrity.recovered)));
     }
-    if let Some(lag) = integrity.log_lag_seconds {
+    let is_complete = integrity.lost == 0 && integrity.allowed_lost.unwrap_or(0) == 0;
+    if let Some(lag) = integrity.log_lag_seconds.filter(|_| is_complete) {
         said.push(format!("the gateway's log was complete {} after the load", seconds(lag)));
     }
     if let (Some(lost), Some(window)) = (integrity.allowed_lost, integrity.lost_window_seconds) {

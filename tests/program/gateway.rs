@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 
 use batchsql::workload::reply;
 use serde_json::{Value, json};
@@ -32,8 +33,7 @@ impl Gateway {
         let config = place.write("gateway.yaml", &config.to_string());
         let mut command = place.command(&["proxy", "--config", &config, "--listen", "127.0.0.1:0"]);
         command.envs(variables.iter().copied());
-        let mut proxy = place.spawn(command);
-        let address = proxy.until("the gateway's address", |it| address(&it.said(), "listening on http://"));
+        let (proxy, address) = proxy(place, command);
         Self { proxy, _upstream: upstream, address, upstream_ledger, log }
     }
 
@@ -80,6 +80,13 @@ pub(crate) fn upstream(place: &Place) -> (Running, SocketAddr) {
     let mut upstream = place.spawn(place.command(&["upstream", "--listen", "127.0.0.1:0", "--config", &config]));
     let address = upstream.until("the upstream's address", |it| address(&it.printed(), "listens on http://"));
     (upstream, address)
+}
+
+/// `batchsql proxy`, and where it listens.
+pub(crate) fn proxy(place: &Place, command: Command) -> (Running, SocketAddr) {
+    let mut proxy = place.spawn(command);
+    let address = proxy.until("the gateway's address", |it| address(&it.said(), "listening on http://"));
+    (proxy, address)
 }
 
 /// The address that a whole line of `said` names after `words`.

@@ -16,6 +16,7 @@ mod proxy_crash;
 mod proxy_freeze;
 mod proxy_reconcile;
 mod proxy_scenarios;
+mod proxy_tls;
 mod trouble;
 
 /// Makes one test a database of each function: `fn(&Place, &Database)`.

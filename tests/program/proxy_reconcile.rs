@@ -107,3 +107,20 @@ fn what_is_wrong_with_a_log_is_told_by_class_and_key(place: &Place, db: &Databas
     // The duplicated row is there, but not once.
     assert_eq!((&rows["must_be_there"], &rows["right"]), (&json!(REQUESTS), &json!(REQUESTS - 2 - 1 - 5)));
 }
+
+#[test]
+fn rows_of_failed_requests_are_not_taken_for_those_that_are_awaited() {
+    let place = Place::new();
+    let mut scenario = quickstart(&Database::sqlite(&place, "request_logs"));
+    scenario["workload"]["proxy_request"]["requests"] = json!(320);
+    // Half of the requests fail and are logged too; the last rows fill no batch and come a second later.
+    let start = &mut scenario["target"]["http"]["start"];
+    start["upstream"]["errors"] = json!(0.5);
+    start["gateway"]["log"]["batch"]["flush_interval"] = json!("1s");
+    scenario["gates"] = json!(["error_rate < 90%"]);
+    let report = place.run(&scenario, &[]).json(0);
+    assert_anomalies(&report["integrity"], &[]);
+    let (acknowledged, rows) = (&report["outcomes"]["acknowledged"], &report["integrity"]["sources"][2]);
+    assert_eq!((&rows["must_be_there"], &rows["right"]), (acknowledged, acknowledged));
+    assert!(report["outcomes"]["rejected"].as_u64().unwrap() > 50, "{}", report["outcomes"]);
+}

@@ -2,27 +2,37 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::gateway;
 use crate::place::{Place, assert_anomalies};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
 
-/// `batchsql run --json` of a scenario with these values over its own; it must pass with everything there.
-fn run(name: &str, set: &[&str]) -> Value {
-    let place = Place::new();
-    let file = format!("{FOLDER}/{name}.yaml");
-    let mut command = place.command(&["run", "--json", "--no-metrics", "--report-dir", "reports", &file]);
+/// `batchsql run --json` of a scenario with these values over its own.
+fn command(place: &Place, name: &str, set: &[&str]) -> Command {
+    let mut command = place.command(&["run", "--json", "--no-metrics", "--report-dir", "reports", &format!("{FOLDER}/{name}.yaml")]);
     for set in set {
         command.args(["--set", set]);
     }
+    command
+}
+
+/// The report of a run that must pass with everything there.
+fn passed(place: &Place, name: &str, command: Command) -> Value {
     let report = place.spawn(command).end().json(0);
     assert_eq!((&report["scenario"]["name"], &report["verdict"]), (&json!(name), &json!("pass")), "{}", report["reasons"]);
     assert_anomalies(&report["integrity"], &[]);
     let sources: Vec<_> = report["integrity"]["sources"].as_array().unwrap().iter().map(|source| &source["name"]).collect();
     assert_eq!(sources, ["replies", "upstream records", "log rows"]);
     report
+}
+
+fn run(name: &str, set: &[&str]) -> Value {
+    let place = Place::new();
+    passed(&place, name, command(&place, name, set))
 }
 
 const FEW: &str = "workload.proxy_request.requests=200";
@@ -92,7 +102,25 @@ fn faults_are_told_from_whole_replies() {
     assert!(errors.len() >= 2, "{errors:?}");
 }
 
-/// Those that start their own servers are the ones above; the others need one that runs already.
+#[test]
+fn a_crash_loses_what_it_may() {
+    let place = Place::new();
+    let (_upstream, upstream) = gateway::upstream(&place);
+    let mut proxy = place.command(&["proxy", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/config/gateway.yaml"), "--listen", "127.0.0.1:0"]);
+    let log = place.name("gateway.db");
+    proxy.env("UPSTREAM_URL", format!("http://{upstream}")).env("GATEWAY_DB", &log).env("LOG_BATCH_FLUSH_INTERVAL", "2");
+    let (proxy, address) = gateway::proxy(&place, proxy);
+    // The second batch is open from about 2 s to 4 s; the kill comes at 3.2 s.
+    let mut command = command(&place, "proxy_crash", &["load.duration=3200ms", "verify.allow_lost.within=2s", "reconcile.wait=200ms"]);
+    command.env("GATEWAY_URL", format!("http://{address}")).env("GATEWAY_DB", &log).env("UPSTREAM_LEDGER", place.name("upstream.jsonl"));
+    command.args(["--before-verify", &format!("kill -9 {}", proxy.id())]);
+    let report = passed(&place, "proxy_crash", command);
+    let lost = report["integrity"]["allowed_lost"].as_u64().unwrap();
+    let acknowledged = report["outcomes"]["acknowledged"].as_u64().unwrap();
+    assert!(0 < lost && lost < acknowledged, "{lost} of {acknowledged}");
+    assert!(report["integrity"]["lost_window_seconds"].as_f64().unwrap() <= 2.0);
+}
+
 #[test]
 fn no_scenario_is_forgotten() {
     let tried = [
