@@ -25,7 +25,7 @@ pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Wat
     let http = drive.http();
     let mut gates = judge_gates(run, phases, &warmup, &main, http.as_ref(), &integrity);
     let errors = run.tally.errors();
-    if target_gone(&integrity, &errors) {
+    if phases.target_gone {
         excuse_errors(&mut gates);
     }
     let (verdict, reasons) = verdict(run, phases, &watched, &gates, &main);
@@ -58,11 +58,11 @@ pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Wat
     }
 }
 
-/// Whether the target went away during the run: it cannot be read, and every batch that failed lost its connection.
-fn target_gone(integrity: &Integrity, errors: &Errors) -> bool {
+/// Whether something failed, and whatever did lost its connection.
+pub(super) fn lost_connections(errors: &Errors) -> bool {
     let lost_connection = |class: &str| ["final:connection", "final:timeout"].contains(&class);
     let mut failed = errors.counts.keys().filter(|class| class.starts_with("final:")).peekable();
-    integrity.verdict == IntegrityVerdict::Inconclusive && failed.peek().is_some() && failed.all(|class| lost_connection(class))
+    failed.peek().is_some() && failed.all(|class| lost_connection(class))
 }
 
 /// The errors of a target that is gone say nothing about how it serves: without a gate of the scenario they decide nothing.
