@@ -68,7 +68,8 @@ fn predicted(frozen: Duration, share: f64) -> f64 {
 
 #[test]
 fn response_times_of_a_freeze_are_those_of_arithmetic() {
-    let Some(program) = ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx"].iter().map(Path::new).find(|path| path.exists()) else {
+    let Some(program) = ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx"].iter().map(Path::new).find(|path| path.exists())
+    else {
         println!("left out: nginx is not installed");
         return;
     };

@@ -80,9 +80,13 @@ fn replies_are_right_in_every_version_over_tls() {
     let place = Place::new();
     let (_upstream, upstream) = gateway::upstream(&place);
     let both = ["h2", "http/1.1"];
-    for (version, offered, agreed) in
-        [("http1", &both[..], "http/1.1"), ("http2", &both, "h2"), ("auto", &both, "h2"), ("auto", &both[1..], "http/1.1"), ("auto", &[], "")]
-    {
+    for (version, offered, agreed) in [
+        ("http1", &both[..], "http/1.1"),
+        ("http2", &both, "h2"),
+        ("auto", &both, "h2"),
+        ("auto", &both[1..], "http/1.1"),
+        ("auto", &[], ""),
+    ] {
         let front = Front::start(&place, upstream, offered);
         let http = json!({"url": front.url, "version": version, "ca_file": place.path("ca.pem")});
         assert_holds(&place.run(&scenario(&place, http), &[]).json(0));
@@ -121,5 +125,9 @@ fn a_version_that_the_server_does_not_speak_is_told() {
     let http = json!({"url": front.url, "version": "http2", "ca_file": place.path("ca.pem")});
     let report = place.run(&scenario(&place, http), &[]).json(1);
     assert_eq!((&report["outcomes"]["rejected"], &report["outcomes"]["acknowledged"]), (&json!(120), &json!(0)), "{}", report["outcomes"]);
-    assert!(report["errors"].as_object().unwrap().keys().all(|class| ["final:protocol", "final:tls"].contains(&class.as_str())), "{}", report["errors"]);
+    assert!(
+        report["errors"].as_object().unwrap().keys().all(|class| ["final:protocol", "final:tls"].contains(&class.as_str())),
+        "{}",
+        report["errors"]
+    );
 }
