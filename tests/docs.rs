@@ -168,6 +168,19 @@ fn the_table_of_pragmas_has_the_profiles_values() {
 }
 
 #[test]
+fn the_scenario_for_a_gateway_of_ones_own_is_valid() {
+    for page in REQUESTS {
+        let scenario = read(page).split("```yaml\n").nth(1).unwrap().split("```").next().unwrap().to_owned();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("my_gateway.yaml"), scenario).unwrap();
+        let mut check = Command::new(env!("CARGO_BIN_EXE_batchsql"));
+        let output = check.args(["check", "my_gateway.yaml"]).current_dir(folder.path()).env("ALICE_KEY", "sk-alice").output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success() && said.contains("75.0 % chat: POST /v1/chat/completions"), "{page}: {said}");
+    }
+}
+
+#[test]
 fn the_table_of_http_profiles_has_their_values() {
     let profiles = [HttpProfile::Off, HttpProfile::Conservative, HttpProfile::Default, HttpProfile::Aggressive];
     let settings = profiles.map(|profile| serde_json::to_value(profile.settings()).unwrap());
