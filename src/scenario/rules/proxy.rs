@@ -5,7 +5,7 @@ use url::Url;
 use super::super::database_url::is_loopback;
 use super::super::http::{HttpTarget, Start, UPSTREAM};
 use super::super::proxy::{Checks, LogDatabase, Mix, PlainRequest, ProxyRequest, Replies};
-use super::super::{Scenario, units::Time};
+use super::super::{Pool, Scenario, units::Time};
 use super::{Rules, kinds};
 use crate::scenario::database_url::server_problem;
 use crate::target::Database;
@@ -21,6 +21,8 @@ impl Rules {
         for kind in kinds(target) {
             self.when(true, &format!("target.{kind}"), || "is for workload.batch_insert; write http: {url: …}".to_owned());
         }
+        self.when(target.pool != Pool::default(), "target.pool", || "is of databases; write target.http.client".to_owned());
+        self.when(scenario.verify.readers.is_some(), "verify.readers", || "is for workload.batch_insert; remove it".to_owned());
         let Some(http) = &target.http else {
             return self.when(kinds(target).is_empty(), "target", || "has no HTTP service; add http: {url: …}".to_owned());
         };
@@ -281,8 +283,10 @@ mod tests {
     #[test]
     fn requests_need_one_service_and_its_url() {
         let http = json!({"url": "http://127.0.0.1:1"});
-        refused("/target", json!({"http": http, "sqlite": {}}), "target.sqlite: is for workload.batch_insert; write http: {url: …}");
+        refused("/target", json!({"http": &http, "sqlite": {}}), "target.sqlite: is for workload.batch_insert; write http: {url: …}");
         refused("/target", json!({}), "target: has no HTTP service; add http: {url: …}");
+        refused("/target", json!({"http": http, "pool": {"size": 3}}), "target.pool: is of databases; write target.http.client");
+        refused("/verify/readers", json!(2), "verify.readers: is for workload.batch_insert; remove it");
         let url = "target.http.url: ";
         for (given, why) in [
             ("", "is no URL ("),
