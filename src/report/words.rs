@@ -97,8 +97,9 @@ pub(super) fn integrity(integrity: &Integrity) -> Vec<String> {
         1 => said.push("1 row of unknown outcome was found stored, which is legal".to_owned()),
         rows => said.push(format!("{} of unknown outcome were found stored, which is legal", many(rows, "rows"))),
     }
-    if let Some(lag) = integrity.log_lag_seconds {
-        said.push(format!("no row came into the gateway's log later than {} after the load", seconds(lag)));
+    let is_complete = integrity.lost == 0 && integrity.allowed_lost.unwrap_or(0) == 0;
+    if let Some(lag) = integrity.log_lag_seconds.filter(|_| is_complete) {
+        said.push(format!("the gateway's log was complete {} after the load", seconds(lag)));
     }
     if let (Some(lost @ 1..), Some(window)) = (integrity.allowed_lost, integrity.lost_window_seconds) {
         let rows = if lost == 1 { "1 log row is".to_owned() } else { format!("{} log rows are", count(lost)) };

@@ -3,13 +3,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 
 use super::{Progress, Run, batch, proxy};
 use crate::ledger;
 use crate::redact::{HIDDEN, redact};
 use crate::report::Integrity;
-use crate::scenario::{Scenario, Workload};
+use crate::scenario::{Scenario, ServerConfig, Workload};
 
 /// The scenario as resolved, kept in the run's folder.
 pub const SCENARIO_FILE: &str = "scenario.json";
@@ -30,6 +30,18 @@ pub(super) async fn hook(run: &Run, command: &str, table: Option<&str>) -> Resul
     if output.status.success() { Ok(()) } else { Err(format!("--before-verify ended with {}", output.status)) }
 }
 
+/// Refuses a server whose URL was redacted on its way into `folder`.
+pub(super) fn password_is_known(folder: &Path, postgres: &Option<ServerConfig>, mysql: &Option<ServerConfig>) -> anyhow::Result<()> {
+    let hidden = [postgres, mysql].into_iter().flatten().any(|server| server.url.contains(HIDDEN));
+    let kept = folder.join(SCENARIO_FILE);
+    ensure!(
+        !hidden,
+        "the database's URL carried a password, which is not kept in {}; give the URL again with --database-url",
+        kept.display()
+    );
+    Ok(())
+}
+
 /// Judges a run again from its folder: the ledger, the scenario kept beside it, and what is stored now.
 ///
 /// # Errors
@@ -40,9 +52,8 @@ pub async fn verify_run(folder: &Path, database_url: Option<&str>, progress: &Pr
     let mut scenario: Scenario = serde_json::from_slice(&text).with_context(|| format!("{} is damaged", kept.display()))?;
     if let Some(url) = database_url {
         crate::scenario::database_url::apply_database_url(&mut scenario, url).map_err(anyhow::Error::msg)?;
-    } else if [&scenario.target.postgres, &scenario.target.mysql].into_iter().flatten().any(|server| server.url.contains(HIDDEN)) {
-        bail!("the database's URL carried a password, which is not kept in {}; give the URL again with --database-url", kept.display());
     }
+    password_is_known(folder, &scenario.target.postgres, &scenario.target.mysql)?;
     let path = folder.join(ledger::FILE);
     let run_id = ledger::header(&path)?.run_id;
     let report_dir = folder.parent().unwrap_or(Path::new("."));

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 use url::Url;
 
+use super::proxy::LogDatabase;
 use super::{PragmaProfile, Scenario, ServerConfig, SqliteConfig, TargetConfig, Workload, rules};
 use crate::redact::{percent_decode, redact, redact_url, secrets_of_url};
 use crate::target::{Database, Method};
@@ -64,14 +65,18 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Puts `url` in the place of the scenario's target and checks the whole again.
+/// Puts `url` in the place of the database that is read to judge a run (the scenario's target, or the gateway's log) and checks it.
 ///
 /// # Errors
 /// When the URL is of no kind that can be driven, or the scenario cannot be had on it; without the URL's password.
 pub fn apply_database_url(scenario: &mut Scenario, url: &str) -> Result<Vec<String>, String> {
-    let notes = replace_database(scenario, url)?;
-    let problems: Vec<String> =
-        rules::check(scenario).into_iter().map(|(path, message)| format!("--database-url: {path}: {message}")).collect();
+    // What else is hidden in a run's folder, e.g. keys, is no fault of the URL.
+    let (notes, judged) = match scenario.workload {
+        Workload::BatchInsert(_) => (replace_database(scenario, url)?, ""),
+        Workload::ProxyRequest(_) => (replace_log(scenario, url)?, "reconcile.database"),
+    };
+    let problems = rules::check(scenario).into_iter().filter(|(path, _)| path.starts_with(judged));
+    let problems: Vec<String> = problems.map(|(path, message)| format!("--database-url: {path}: {message}")).collect();
     if problems.is_empty() { Ok(notes) } else { Err(redact(&problems.join("\n"), &secrets_of_url(url))) }
 }
 
@@ -81,11 +86,7 @@ pub fn apply_database_url(scenario: &mut Scenario, url: &str) -> Result<Vec<Stri
 /// # Errors
 /// When the URL is of no kind that can be driven; without its password.
 pub(super) fn replace_database(scenario: &mut Scenario, url: &str) -> Result<Vec<String>, String> {
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
-    let database = [Database::Sqlite, Database::Postgres, Database::Mysql].into_iter().find(|d| scheme_of(*d).contains(&scheme.as_str()));
-    let Some(database) = database else {
-        return Err(format!("--database-url {}: write sqlite://path, postgres://… or mysql://… (mariadb://…)", redact_url(url)));
-    };
+    let database = kind_of(url)?;
     let Workload::BatchInsert(insert) = &mut scenario.workload else {
         return Err("--database-url: this scenario sends requests; give --target-url".to_owned());
     };
@@ -112,6 +113,28 @@ pub(super) fn replace_database(scenario: &mut Scenario, url: &str) -> Result<Vec
         insert.method = Method::Auto;
     }
     Ok(notes)
+}
+
+fn kind_of(url: &str) -> Result<Database, String> {
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
+    let database = [Database::Sqlite, Database::Postgres, Database::Mysql].into_iter().find(|d| scheme_of(*d).contains(&scheme.as_str()));
+    database.ok_or_else(|| format!("--database-url {}: write sqlite://path, postgres://… or mysql://… (mariadb://…)", redact_url(url)))
+}
+
+/// Puts `url` in the place of the database where the gateway keeps its log.
+fn replace_log(scenario: &mut Scenario, url: &str) -> Result<Vec<String>, String> {
+    let database = kind_of(url)?;
+    let Some(reconcile) = &mut scenario.reconcile else {
+        return Err("--database-url: this run reads no database (it has no `reconcile`); leave the flag out".to_owned());
+    };
+    let log = reconcile.database.insert(LogDatabase::default());
+    let server = ServerConfig { url: url.to_owned() };
+    match database {
+        Database::Sqlite => log.sqlite = Some(SqliteConfig { path: Some(sqlite_path(url).0), ..SqliteConfig::default() }),
+        Database::Postgres => log.postgres = Some(server),
+        Database::Mysql => log.mysql = Some(server),
+    }
+    Ok(Vec::new())
 }
 
 /// Puts `url` in the place of the service that requests go to.

@@ -47,6 +47,25 @@ impl Database {
         Self::server(Kind::Mysql, "BATCHSQL_TEST_MYSQL", table)
     }
 
+    /// A new, empty database of this name on the same server, and a table in it; SQLite's file is the test's own already.
+    pub(crate) fn own_database(&self, name: &str, table: &str) -> Self {
+        let mut url = self.url.clone();
+        if self.kind != Kind::Sqlite {
+            let mut user = self.user();
+            user.execute(&format!("DROP DATABASE IF EXISTS {name}"));
+            user.execute(&format!("CREATE DATABASE {name}"));
+            let mut parsed = url::Url::parse(&url).unwrap();
+            parsed.set_path(name);
+            url = parsed.to_string();
+        }
+        Self { kind: self.kind, url, table: table.to_owned() }
+    }
+
+    /// What `verify` needs beside the run: the URL again, where it carries a password.
+    pub(crate) fn password_again(&self) -> Vec<&str> {
+        if self.kind == Kind::Sqlite { Vec::new() } else { vec!["--database-url", &self.url] }
+    }
+
     /// The scenario's `target`.
     pub(crate) fn target(&self) -> Value {
         match self.kind {

@@ -8,7 +8,7 @@ use batchsql::ledger::Ledger;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::database::{Database, Kind};
+use crate::database::Database;
 use crate::on_each_database;
 use crate::place::{Place, assert_anomalies, keys, meet, rendezvous};
 
@@ -24,11 +24,6 @@ on_each_database!(
 fn endless(db: &Database) -> Value {
     let load = json!({"executor": "constant-vus", "vus": 2, "duration": "10m"});
     db.scenario(json!({"pipeline": {"flush_size": 20, "buffer_size": 100}}), load)
-}
-
-/// What `verify` needs beside the run: the URL again, where it carries a password.
-fn url(db: &Database) -> Vec<&str> {
-    if db.kind == Kind::Sqlite { Vec::new() } else { vec!["--database-url", &db.url] }
 }
 
 fn one_signal_drains_verifies_and_reports(place: &Place, db: &Database) {
@@ -59,7 +54,7 @@ fn killed(place: &Place, db: &Database, bytes: u64) -> PathBuf {
 
 /// Verifies and asserts that the findings add up with the ledger and with what is stored; returns them.
 fn verified(place: &Place, db: &Database, run: &Path) -> Value {
-    let integrity = place.verify(run, &url(db)).json(0);
+    let integrity = place.verify(run, &db.password_again()).json(0);
     assert_anomalies(&integrity, &[]);
     let [acknowledged, rejected, unknown] = Ledger::read(&run.join("ledger"), |_| {}).unwrap().totals();
     assert_eq!((&integrity["must_be_there"], rejected), (&json!(acknowledged), 0));
@@ -86,7 +81,7 @@ fn a_row_lost_after_a_kill_is_found(place: &Place, db: &Database) {
     let run = killed(place, db, 2000);
     // The first batch was answered long before the ledger grew that long.
     db.execute("DELETE FROM {table} WHERE id = 7");
-    let integrity = place.verify(&run, &url(db)).json(4);
+    let integrity = place.verify(&run, &db.password_again()).json(4);
     assert_anomalies(&integrity, &[("lost", 1)]);
     assert_eq!(keys(&integrity, "lost"), [7]);
 }
@@ -97,13 +92,13 @@ fn a_run_whose_table_a_later_one_owns_cannot_be_verified(place: &Place, db: &Dat
     place.run(&db.rows(100), &[]).json(0);
     let second = place.run_folders().into_iter().find(|folder| *folder != first).unwrap();
     let name = |folder: &Path| folder.file_name().unwrap().to_str().unwrap().to_owned();
-    let ended = place.verify(&first, &url(db));
+    let ended = place.verify(&first, &db.password_again());
     ended.refused(&[&format!("belongs to run {}", name(&second)), &format!("run {} can no longer be verified", name(&first))]);
     // By its id too.
-    let ended = place.verify(Path::new(&name(&second)), &[&url(db)[..], &["--report-dir", "reports"]].concat());
+    let ended = place.verify(Path::new(&name(&second)), &[&db.password_again()[..], &["--report-dir", "reports"]].concat());
     assert_eq!(ended.json(0)["checked"], 100);
     db.execute("DROP TABLE {table}");
-    place.verify(&second, &url(db)).refused(&["does not exist or was not made by batchsql"]);
+    place.verify(&second, &db.password_again()).refused(&["does not exist or was not made by batchsql"]);
 }
 
 fn a_run_whose_table_another_takes_over_accuses_nobody(place: &Place, db: &Database) {
@@ -178,7 +173,7 @@ fn a_hidden_password_must_be_given_again() {
         place.run(&db.rows(100), &[]).json(0);
         let run = place.run_folders().remove(0);
         place.verify(&run, &[]).refused(&["carried a password, which is not kept in", "give the URL again with --database-url"]);
-        assert_eq!(place.verify(&run, &url(&db)).json(0)["checked"], 100);
+        assert_eq!(place.verify(&run, &db.password_again()).json(0)["checked"], 100);
     }
 }
 

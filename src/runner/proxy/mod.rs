@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::{Drive, Offered, Options, Progress, Run};
 use crate::http::Config;
 use crate::ledger;
-use crate::ledger::requests::RequestWriter;
+use crate::ledger::requests::{RequestLedger, RequestWriter};
 use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
 use crate::recorder::Phase;
 use crate::report::{HttpReport, Integrity, TargetSeen};
@@ -223,7 +223,11 @@ impl Drive for Requests {
     }
 
     async fn prove(&mut self, run: &Run) -> Integrity {
-        let evidence = verify::Evidence { folder: &run.folder, upstream_ledger: self.upstream_ledger.as_deref(), log: self.log.as_ref() };
+        let ledger = match RequestLedger::read(&run.folder.join(ledger::FILE)) {
+            Ok(ledger) => ledger,
+            Err(error) => return Integrity::inconclusive(error.to_string()),
+        };
+        let evidence = verify::Evidence { ledger: &ledger, upstream_ledger: self.upstream_ledger.as_deref(), log: self.log.as_ref() };
         verify::verify(&run.scenario, &self.proxy, &evidence, self.load_ended, &run.options.progress.phase("verify")).await
     }
 
@@ -286,6 +290,10 @@ pub(super) async fn verify_again(
 ) -> anyhow::Result<Integrity> {
     let upstream_ledger = scenario.verify.upstream_ledger.clone().map(PathBuf::from).or_else(|| started::upstream_ledger(folder));
     let log = scenario.reconcile.as_ref().and_then(|reconcile| reconcile.database.clone().or_else(|| started::log(folder, scenario)));
-    let evidence = verify::Evidence { folder, upstream_ledger: upstream_ledger.as_deref(), log: log.as_ref() };
+    if let Some(log) = &log {
+        super::verify::password_is_known(folder, &log.postgres, &log.mysql)?;
+    }
+    let ledger = RequestLedger::read(&folder.join(ledger::FILE))?;
+    let evidence = verify::Evidence { ledger: &ledger, upstream_ledger: upstream_ledger.as_deref(), log: log.as_ref() };
     Ok(verify::verify(scenario, proxy, &evidence, Instant::now(), &progress.phase("verify")).await)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::ledger::requests::RequestLedger;
-use crate::ledger::{self, Outcome};
+use crate::ledger::Outcome;
 use crate::proxy::upstream;
 use crate::report::Integrity;
 use crate::report::format::count;
@@ -20,7 +20,7 @@ use crate::workload::reply;
 
 /// Where it is told what became of a run's requests.
 pub(super) struct Evidence<'a> {
-    pub(super) folder: &'a Path,
+    pub(super) ledger: &'a RequestLedger,
     pub(super) upstream_ledger: Option<&'a Path>,
     /// The log of `reconcile`.
     pub(super) log: Option<&'a LogDatabase>,
@@ -48,21 +48,21 @@ async fn judge(
     progress: &PhaseProgress,
 ) -> Result<Integrity, String> {
     let began = Instant::now();
-    let ledger = RequestLedger::read(&evidence.folder.join(ledger::FILE)).map_err(|error| error.to_string())?;
+    let ledger = evidence.ledger;
     let generator = Generator::new(scenario.seed, &ledger.header.run_id, proxy);
     let limit = scenario.verify.quiesce_timeout.0;
     let upstream = match evidence.upstream_ledger {
-        Some(path) => Some(upstream_ids(path, &ledger, &generator, proxy, limit, progress).await?),
+        Some(path) => Some(upstream_ids(path, ledger, &generator, proxy, limit, progress).await?),
         None => None,
     };
     let (log, lag) = match (evidence.log, &scenario.reconcile) {
         (Some(_), Some(_)) => {
-            let (rows, lag) = log_rows(scenario, evidence, &ledger, &generator, proxy, load_ended, progress).await?;
+            let (rows, lag) = log_rows(scenario, evidence, &generator, proxy, load_ended, progress).await?;
             (Some(rows), Some(lag))
         }
         _ => (None, None),
     };
-    let mut requests = Requests::new(&ledger, &generator, proxy);
+    let mut requests = Requests::new(ledger, &generator, proxy);
     requests.replies();
     if let Some(ids) = upstream {
         requests.upstream(ids.into_iter());
@@ -75,16 +75,17 @@ async fn judge(
     Ok(integrity)
 }
 
-/// The acknowledged operations on routes for which `test` holds.
+/// Operations that were acknowledged and for which `test` holds: what must be found. Numbers alone do not tell whether it is there, for
+/// requests that failed may be found too.
 fn acknowledged(ledger: &RequestLedger, generator: &Generator, test: impl Fn(usize) -> bool) -> Vec<u64> {
     let acknowledged = ledger.answers.iter().filter(|answer| answer.outcome == Some(Outcome::Acknowledged));
     acknowledged.map(|answer| answer.index).filter(|index| test(generator.operation(*index).route)).collect()
 }
 
-/// Whether `ids` has each of the operations that it `must` have. Counting is not enough: what failed, or came twice, counts too.
-fn has_all<'a>(ids: impl Iterator<Item = &'a str>, must: &[u64], generator: &Generator) -> bool {
-    let seen: HashSet<u64> = ids.filter_map(|id| generator.index_of(reply::find_id(id)?)).collect();
-    must.iter().all(|index| seen.contains(index))
+/// Whether each operation of `must` is among `ids`.
+fn all_there<'a>(must: &[u64], ids: impl Iterator<Item = &'a str>, generator: &Generator) -> bool {
+    let there: HashSet<u64> = ids.filter_map(|id| generator.index_of(reply::find_id(id)?)).collect();
+    must.iter().all(|index| there.contains(index))
 }
 
 /// The ids that reached the upstream. It writes a record when a request has ended, which the client may see a moment earlier.
@@ -107,10 +108,10 @@ async fn upstream_ids(
                 ids.push(record.id);
             }
         }
-        if began.elapsed() >= limit.min(SETTLED) || has_all(ids.iter().map(String::as_str), &must, generator) {
+        if all_there(&must, ids.iter().map(String::as_str), generator) || began.elapsed() >= limit.min(SETTLED) {
             return Ok(ids);
         }
-        progress.update(|| format!("{} of {} requests in the upstream's ledger", count(ids.len() as u64), count(must.len() as u64)));
+        progress.update(|| format!("{} requests in the upstream's ledger; {} are awaited", count(ids.len() as u64), count(must.len() as u64)));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -118,11 +119,10 @@ async fn upstream_ids(
 /// A record of the upstream that is not there after this long will not come: it is written before the reply's end is sent.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// The log's rows once there are as many as there must be, or once waiting has come to its end; and how long after the load that was.
+/// The log's rows once all that must be there are, or once waiting has come to its end; and how long after the load the last came.
 async fn log_rows(
     scenario: &Scenario,
     evidence: &Evidence<'_>,
-    ledger: &RequestLedger,
     generator: &Generator,
     proxy: &ProxyRequest,
     load_ended: Instant,
@@ -131,24 +131,25 @@ async fn log_rows(
     let (Some(reconcile), Some(database)) = (&scenario.reconcile, evidence.log) else { return Ok((Vec::new(), Duration::ZERO)) };
     let query = reconcile.query.replace("{{ids}}", &generator.ids());
     let mut log = Log::open(database, &query, scenario.target.insecure_tls).await.map_err(|error| error.to_string())?;
-    let must = acknowledged(ledger, generator, |route| proxy.mix[route].is_logged());
+    let must = acknowledged(evidence.ledger, generator, |route| proxy.mix[route].is_logged());
     let began = Instant::now();
     let mut pause = Duration::from_millis(20);
-    let (mut found, mut grown) = (None, Instant::now());
+    let (mut found, mut grown, mut read) = (None, Instant::now(), None);
     loop {
         let now = log.count().await.map_err(|error| error.to_string())?;
-        let late = began.elapsed() >= reconcile.wait.0;
-        let grows = found.replace(now) != Some(now);
-        if grows {
-            grown = Instant::now();
+        if found < Some(now) {
+            (found, grown) = (Some(now), Instant::now());
         }
-        if late || (grows && now >= must.len() as u64) {
+        let over = began.elapsed() >= reconcile.wait.0;
+        // Whether a full log is the right one takes reading it, once for each time that it has grown.
+        if over || (now >= must.len() as u64 && read < found) {
             let rows = log.rows(&reconcile.columns).await.map_err(|error| error.to_string())?;
-            if late || has_all(rows.iter().map(|row| row.id.as_str()), &must, generator) {
+            if over || all_there(&must, rows.iter().map(|row| row.id.as_str()), generator) {
                 return Ok((rows, grown.saturating_duration_since(load_ended)));
             }
+            read = found;
         }
-        progress.update(|| format!("{} of {} rows in the gateway's log", count(now), count(must.len() as u64)));
+        progress.update(|| format!("{} rows in the gateway's log; {} are awaited", count(now), count(must.len() as u64)));
         tokio::time::sleep(pause.min(reconcile.wait.0.saturating_sub(began.elapsed()))).await;
         pause = (pause * 2).min(Duration::from_millis(500));
     }
