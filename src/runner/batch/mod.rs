@@ -125,7 +125,12 @@ impl Drive for Batch {
             ));
         }
         let ledger = run.folder.join(ledger::FILE);
-        verify::verify(self.target.as_ref(), &run.scenario, &self.insert, &ledger, &run.options.progress.phase("verify")).await
+        match verify::expectation(&run.scenario, &self.insert, &ledger) {
+            Ok(expectation) => {
+                verify::verify(self.target.as_ref(), &run.scenario, expectation, &run.options.progress.phase("verify")).await
+            }
+            Err(error) => Integrity::inconclusive(error.to_string()),
+        }
     }
 
     fn seen(&self) -> TargetSeen {
@@ -174,5 +179,6 @@ pub(super) async fn verify_again(
         Some(owner) => bail!("table {:?} belongs to run {owner} by now, so run {run_id} can no longer be verified", insert.table),
         None => bail!("table {:?} does not exist or was not made by batchsql; was run {run_id} on another database?", insert.table),
     }
-    Ok(verify::verify(target.as_ref(), scenario, insert, ledger, &progress.phase("verify")).await)
+    let expectation = verify::expectation(scenario, insert, ledger)?;
+    Ok(verify::verify(target.as_ref(), scenario, expectation, &progress.phase("verify")).await)
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::ledger::LedgerError;
 use crate::report::Integrity;
 use crate::report::format::count;
 use crate::runner::progress::PhaseProgress;
@@ -20,20 +21,18 @@ use crate::workload::batch_insert::Generator;
 /// Blocks in flight between a reader and its check.
 const BLOCKS: usize = 4;
 
+/// What must be stored, by the ledger.
+///
+/// # Errors
+/// When the ledger cannot be read or is damaged.
+pub(crate) fn expectation(scenario: &Scenario, insert: &BatchInsert, ledger: &Path) -> Result<Expectation, LedgerError> {
+    Expectation::read(ledger, insert.table(), insert.conflict, Generator::new(scenario.seed, insert))
+}
+
 /// Reads the table back and judges it by the ledger. Whatever keeps it from being read to the end makes the result inconclusive.
-pub(crate) async fn verify(
-    target: &dyn Target,
-    scenario: &Scenario,
-    insert: &BatchInsert,
-    ledger: &Path,
-    progress: &PhaseProgress,
-) -> Integrity {
+pub(crate) async fn verify(target: &dyn Target, scenario: &Scenario, expectation: Expectation, progress: &PhaseProgress) -> Integrity {
     let began = Instant::now();
-    let generator = Generator::new(scenario.seed, insert);
-    let expectation = match Expectation::read(ledger, insert.table(), insert.conflict, generator) {
-        Ok(expectation) => Arc::new(expectation),
-        Err(error) => return Integrity::inconclusive(error.to_string()),
-    };
+    let expectation = Arc::new(expectation);
     let limit = scenario.verify.quiesce_timeout.0;
     match target.quiesce(&expectation.ledger().sessions, limit).await {
         Ok(left) if left.is_empty() => {}

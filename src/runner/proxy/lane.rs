@@ -21,6 +21,7 @@ use crate::ledger::requests::{Answer, RequestWriter, encode};
 use crate::metrics::PrometheusMetricsReporter;
 use crate::pipeline::observer::{BatchInfo, BatchOutcome, Entry, Observer as _};
 use crate::recorder::Recorder;
+use crate::redact::redact;
 use crate::runner::Offered;
 use crate::runner::tally::Tally;
 use crate::scenario::{Arrivals, Saturation};
@@ -53,6 +54,8 @@ pub(super) struct Shared {
     pub(super) reporter: Option<PrometheusMetricsReporter>,
     pub(super) meter: Option<Meter>,
     pub(super) routes: Vec<String>,
+    /// What must not be kept of a reply.
+    pub(super) secrets: Vec<String>,
     /// Places of `load.max_in_flight`, of the arrival rates.
     pub(super) places: Arc<Semaphore>,
     /// Operations below it have been begun, or were due.
@@ -308,7 +311,8 @@ impl Lane {
             shared.tally.failed(failure, 1);
         }
         if let Some(text) = &judged.wrong {
-            shared.tally.keep(shared.ledger.reply(operation.index, text));
+            // A service may say the key back that it was shown.
+            shared.tally.keep(shared.ledger.reply(operation.index, &redact(text, &shared.secrets)));
         }
         let at_ms = u32::try_from(done.saturating_duration_since(shared.epoch).as_millis()).unwrap_or(u32::MAX);
         self.keep(&Answer { at_ms, ..judged.answer }, done);

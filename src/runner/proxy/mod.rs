@@ -122,6 +122,7 @@ fn shared(
         reporter: run.reporter.clone(),
         meter: run.options.metrics.as_ref().map(|metrics| Meter::new(metrics, proxy, &http.url)),
         routes,
+        secrets: run.options.secrets.clone(),
         places: Arc::new(Semaphore::new(places)),
         next: AtomicU64::new(0),
         in_flight: AtomicUsize::new(0),

@@ -155,11 +155,11 @@ struct Asked {
 
 impl Asked {
     fn new(headers: &HeaderMap, body: Bytes) -> Self {
-        let header = |name: &str| headers[name].to_str().unwrap().to_owned();
+        let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
         let json: Value = serde_json::from_slice(&body).unwrap();
         Self {
-            id: header("x-request-id"),
-            user: header("authorization").trim_start_matches("Bearer key-of-").to_owned(),
+            id: header("x-request-id").unwrap_or_else(|| json["user"].as_str().unwrap().to_owned()),
+            user: header("authorization").unwrap().trim_start_matches("Bearer key-of-").to_owned(),
             model: json["model"].as_str().unwrap().to_owned(),
             prompt_tokens: reply::prompt_tokens(json["messages"][0]["content"].as_str().unwrap()),
             max_tokens: json["max_tokens"].as_u64().unwrap() as u32,

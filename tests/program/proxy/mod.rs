@@ -11,6 +11,7 @@ mod secrets;
 #[allow(dead_code, reason = "the tests of the client, whose it is, need more of it")]
 #[path = "../../http/server.rs"]
 mod server;
+mod websocket;
 
 use serde_json::{Value, json};
 

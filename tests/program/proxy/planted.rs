@@ -164,6 +164,19 @@ fn rows_that_came_twice_do_not_stand_for_those_that_come_late() {
 }
 
 #[test]
+fn the_id_may_travel_in_the_field_user_and_stand_anywhere_in_its_column() {
+    let place = Place::new();
+    let double = Double::start(&place, &[(7, Fault::LogNothing), (11, Fault::LogTwice)]);
+    let mut scenario = double.scenario(REQUESTS, true);
+    scenario["workload"]["proxy_request"]["id"] = json!({"header": "", "user_field": true});
+    scenario["reconcile"]["query"] = json!("SELECT 'user=' || rid || ';' AS tag, st FROM gw_log WHERE rid LIKE '{{ids}}%'");
+    let columns = json!({"id": "tag", "user": "", "model": "", "prompt_tokens": "", "completion_tokens": "", "status": "st"});
+    scenario["reconcile"]["columns"] = columns;
+    let report = place.run(&scenario, &[]).json(4);
+    assert_told(&report["integrity"], &[("duplicated", None, 11, "log"), ("lost", None, 7, "log")]);
+}
+
+#[test]
 fn many_faults_in_one_run_are_each_told() {
     let faults = [
         (3, Fault::LogTwice),

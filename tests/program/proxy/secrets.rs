@@ -1,7 +1,9 @@
 //! API keys arrive where they must and are in nothing that the program writes.
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 
+use super::server::{Server, ok, request};
 use super::{assert_outcomes, requests};
 use crate::place::{Place, get, meet, rendezvous};
 
@@ -55,6 +57,31 @@ fn api_keys_are_in_no_file_no_output_and_no_metric() {
     assert!((20..80).contains(&acknowledged), "the keys of both users let them in: {}", report["outcomes"]);
     let again = place.verify(&place.run_folders()[0], &[]).json(0);
     assert_eq!(again["must_be_there"], 3 * acknowledged, "and what was kept is enough to judge again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_key_that_the_service_says_back_is_not_kept() {
+    let server = Server::start(|_, mut stream| async move {
+        loop {
+            let asked = request(&mut stream).await;
+            let Some(key) = asked.lines().find_map(|line| line.strip_prefix("authorization: Bearer ")) else { return };
+            assert!(key.starts_with("canary"), "the key arrives where it must");
+            let choice =
+                json!({"index": 0, "message": {"role": "assistant", "content": format!("you are {key}")}, "finish_reason": "stop"});
+            let _ = stream.write_all(&ok("", json!({"choices": [choice]}).to_string())).await;
+        }
+    })
+    .await;
+    let place = Place::new();
+    let mut scenario = requests(&server.url, 20, &json!([{"chat": {}}]));
+    scenario["workload"]["proxy_request"]["replies"] = json!("mock");
+    scenario["workload"]["proxy_request"]["users"] = json!([{"name": "ann", "key": "${CANARY_KEY}"}]);
+    let file = place.write("keys.yaml", &scenario.to_string());
+    let mut command = place.command(&["run", "--json", "--no-metrics", "--report-dir", "reports", &file]);
+    command.env("CANARY_KEY", "canary-of-the-environment");
+    let report = place.spawn(command).end().json(4);
+    assert_eq!((&report["integrity"]["corrupted"], &report["integrity"]["examples"][0]["found"]), (&json!(20), &json!("you are ***")));
+    assert_eq!(canaries(&place.everything_written()), [""; 0]);
 }
 
 /// The words of `text` that begin with `canary`.
