@@ -230,7 +230,10 @@ mod tests {
             let changes = Changes { set: &set, database_url: url, target_url: None };
             from_text("x.yaml", &text, changes, &env).map_err(|problems| problems.to_string())
         };
-        assert_eq!(changed(Some("sqlite://x.db")).unwrap().scenario.workload.batch_insert().unwrap().method, crate::target::Method::Prepared);
+        assert_eq!(
+            changed(Some("sqlite://x.db")).unwrap().scenario.workload.batch_insert().unwrap().method,
+            crate::target::Method::Prepared
+        );
         assert!(changed(None).unwrap_err().contains("`prepared` is not for Postgres"), "{:?}", changed(None));
         let told = changed(Some("mysql://u@db.example/d")).unwrap_err();
         assert!(told.contains("x.yaml: --database-url: target.mysql.url: host `db.example` is beyond loopback"), "{told}");

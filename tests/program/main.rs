@@ -13,7 +13,6 @@ mod load;
 mod metrics;
 mod place;
 mod proxy_crash;
-mod proxy_freeze;
 mod proxy_reconcile;
 mod proxy_scenarios;
 mod proxy_tls;

@@ -95,7 +95,8 @@ fn overload_drops_and_says_so() {
 
 #[test]
 fn faults_are_told_from_whole_replies() {
-    let set = ["workload.proxy_request.requests=1000", "target.http.timeouts.first_token=300ms", "target.http.timeouts.between_tokens=300ms"];
+    let set =
+        ["workload.proxy_request.requests=1000", "target.http.timeouts.first_token=300ms", "target.http.timeouts.between_tokens=300ms"];
     let report = run("proxy_faults", &[&set[..], &[SOON, "target.http.start.upstream.stalls.for=2s"]].concat());
     let (outcomes, errors) = (&report["outcomes"], report["errors"].as_object().unwrap());
     assert!(outcomes["rejected"].as_u64().unwrap() > 0 && outcomes["unknown"].as_u64().unwrap() > 0, "{outcomes}");
@@ -106,7 +107,8 @@ fn faults_are_told_from_whole_replies() {
 fn a_crash_loses_what_it_may() {
     let place = Place::new();
     let (_upstream, upstream) = gateway::upstream(&place);
-    let mut proxy = place.command(&["proxy", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/config/gateway.yaml"), "--listen", "127.0.0.1:0"]);
+    let mut proxy =
+        place.command(&["proxy", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/config/gateway.yaml"), "--listen", "127.0.0.1:0"]);
     let log = place.name("gateway.db");
     proxy.env("UPSTREAM_URL", format!("http://{upstream}")).env("GATEWAY_DB", &log).env("LOG_BATCH_FLUSH_INTERVAL", "2");
     let (proxy, address) = gateway::proxy(&place, proxy);

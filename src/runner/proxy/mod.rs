@@ -73,8 +73,7 @@ pub(super) async fn begin(id: &str, folder: &Path, scenario: Scenario, options: 
     let writer = RequestWriter::create(&folder.join(ledger::FILE), &header)
         .with_context(|| format!("the ledger in {} cannot be written; name another --report-dir", folder.display()))?;
     let shared = Arc::new(shared(&run, &http, &proxy, &settings, lanes, writer, routes)?);
-    let requests =
-        Requests { proxy, shared, lanes: Vec::new(), report: None, load_ended: run.epoch, started, upstream_ledger, log };
+    let requests = Requests { proxy, shared, lanes: Vec::new(), report: None, load_ended: run.epoch, started, upstream_ledger, log };
     Ok((run, Box::new(requests)))
 }
 

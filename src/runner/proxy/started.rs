@@ -52,7 +52,8 @@ pub(super) async fn start(http: &mut HttpTarget, proxy: &mut ProxyRequest, folde
     }
     if let Some(config) = start.gateway {
         let config = completed(config, &http.url, proxy, folder);
-        let problems: Vec<String> = config.problems().into_iter().map(|(path, what)| format!("target.http.start.gateway.{path}: {what}")).collect();
+        let problems: Vec<String> =
+            config.problems().into_iter().map(|(path, what)| format!("target.http.start.gateway.{path}: {what}")).collect();
         ensure!(problems.is_empty(), "{}", problems.join("\n"));
         started.log = Some(log_of(&config));
         let running = gateway::start(config, ANY, CancellationToken::new()).await?;
@@ -65,7 +66,8 @@ pub(super) async fn start(http: &mut HttpTarget, proxy: &mut ProxyRequest, folde
 /// The gateway's settings with what the scenario knows: its upstream, its users, a log in the run's folder.
 fn completed(mut config: gateway::Config, upstream: &str, proxy: &mut ProxyRequest, folder: &Path) -> gateway::Config {
     if config.channels.is_empty() {
-        let channel = gateway::Channel { name: "upstream".to_owned(), url: upstream.to_owned(), api_key: None, weight: 1, models: Vec::new() };
+        let channel =
+            gateway::Channel { name: "upstream".to_owned(), url: upstream.to_owned(), api_key: None, weight: 1, models: Vec::new() };
         config.channels.push(channel);
     }
     if config.users.is_empty() {

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::ledger::requests::RequestLedger;
 use crate::ledger::Outcome;
+use crate::ledger::requests::RequestLedger;
 use crate::proxy::upstream;
 use crate::report::Integrity;
 use crate::report::format::count;
@@ -111,7 +111,8 @@ async fn upstream_ids(
         if all_there(&must, ids.iter().map(String::as_str), generator) || began.elapsed() >= limit.min(SETTLED) {
             return Ok(ids);
         }
-        progress.update(|| format!("{} requests in the upstream's ledger; {} are awaited", count(ids.len() as u64), count(must.len() as u64)));
+        progress
+            .update(|| format!("{} requests in the upstream's ledger; {} are awaited", count(ids.len() as u64), count(must.len() as u64)));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
