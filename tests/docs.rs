@@ -7,10 +7,14 @@ use std::process::Command;
 
 use batchsql::gate::Metric;
 use batchsql::report::{FILES, Report, Verdict};
+use batchsql::scenario::http::HttpProfile;
 use batchsql::scenario::{Pragma, PragmaProfile, PragmaValue, schema};
+use batchsql::target::ErrorClass;
 use serde_json::Value;
 
 const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
+/// The reference of requests, in the same languages.
+const REQUESTS: [&str; 2] = ["docs/requests.md", "docs/requests.zh-CN.md"];
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -75,7 +79,7 @@ fn the_readmes_name_every_scenario_and_no_other() {
 
 #[test]
 fn links_lead_to_files() {
-    for page in READMES.iter().chain(&["reports/README.md", "docs/methods.md", "docs/gateway.md", "CHANGELOG.md"]) {
+    for page in READMES.iter().chain(&REQUESTS).chain(&["reports/README.md", "docs/methods.md", "docs/gateway.md", "CHANGELOG.md"]) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(page).parent().unwrap().to_owned();
         for link in read(page).split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             let file = link.split('#').next().unwrap();
@@ -113,8 +117,8 @@ fn the_readmes_name_every_key_of_a_scenario() {
     let mut all = BTreeSet::new();
     keys(&schema::json_schema(), &mut all);
     assert!(all.contains("flush_interval") && all.contains("lag_limit") && all.len() > 50, "{all:?}");
-    for readme in READMES {
-        let text = read(readme);
+    for (readme, requests) in READMES.into_iter().zip(REQUESTS) {
+        let text = read(readme) + &read(requests);
         // What stands in code spans and blocks; the key may be the end of a path.
         let code: BTreeSet<&str> =
             text.split('`').flat_map(|part| part.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))).collect();
@@ -159,6 +163,41 @@ fn the_table_of_pragmas_has_the_profiles_values() {
                 None => "–".to_owned(),
             });
             assert_eq!(cells, values, "{readme}: {}", pragma.name());
+        }
+    }
+}
+
+#[test]
+fn the_table_of_http_profiles_has_their_values() {
+    let profiles = [HttpProfile::Off, HttpProfile::Conservative, HttpProfile::Default, HttpProfile::Aggressive];
+    let settings = profiles.map(|profile| serde_json::to_value(profile.settings()).unwrap());
+    for page in REQUESTS {
+        let text = read(page);
+        let table = text.split("| `off` | `conservative`").nth(1).unwrap();
+        for key in settings[0].as_object().unwrap().keys() {
+            let line = table.lines().find(|line| line.starts_with(&format!("| `{key}`"))).unwrap_or_else(|| panic!("{page}: {key}"));
+            let cells: Vec<_> = line.trim_matches('|').split('|').skip(1).map(|cell| cell.trim().to_owned()).collect();
+            let values = settings.clone().map(|settings| match &settings[key] {
+                Value::Null => "–".to_owned(),
+                // 120s are written 2m.
+                Value::String(time) => format!("{}s", humantime::parse_duration(time).unwrap().as_secs()),
+                number => number.to_string(),
+            });
+            assert_eq!(cells, values, "{page}: {key}");
+        }
+    }
+}
+
+#[test]
+fn every_class_of_failed_requests_and_wrong_replies_is_described() {
+    for page in REQUESTS {
+        let text = read(page);
+        for class in ErrorClass::ALL.into_iter().skip_while(|class| *class != ErrorClass::Check).filter(|class| *class != ErrorClass::Other)
+        {
+            assert!(text.contains(&format!("`{}`", class.as_str())), "{page}: {}", class.as_str());
+        }
+        for kind in ["crosstalk", "truncated", "gap", "reordered", "repeated", "altered"] {
+            assert!(text.contains(&format!("`{kind}`")), "{page}: {kind}");
         }
     }
 }

@@ -47,7 +47,7 @@ fn known(name: &str) -> Option<&'static str> {
 /// All metric names of ours in a text.
 fn metric_names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    words.filter(|word| word.starts_with("batchsql_")).map(str::to_owned).collect()
+    words.filter(|word| word.starts_with("batchsql_") || word.starts_with("aiproxy_")).map(str::to_owned).collect()
 }
 
 fn board() -> Value {
@@ -73,6 +73,8 @@ fn the_board_has_the_panels_asked_for_by_name() {
         ("数据完整性率", "table"),
         ("RPS 趋势", "timeseries"),
         ("批次执行耗时 P95 / P50", "timeseries"),
+        ("请求速率", "timeseries"),
+        ("请求成功率", "timeseries"),
     ] {
         let panel =
             panels.iter().find(|panel| panel["title"].as_str().unwrap().starts_with(title)).unwrap_or_else(|| panic!("no panel {title}"));

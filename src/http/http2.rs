@@ -289,7 +289,10 @@ fn classify(error: &hyper::Error) -> Failure {
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(http2) = cause.downcast_ref::<h2::Error>() {
-            let message = format!("HTTP/2: {http2}");
+            let message = match http2.reason() {
+                Some(reason) if http2.is_go_away() && http2.is_remote() => format!("HTTP/2: the server went away (GOAWAY, {reason:?})"),
+                _ => format!("HTTP/2: {http2}"),
+            };
             let refused = http2.is_reset() && http2.is_remote() && http2.reason() == Some(h2::Reason::REFUSED_STREAM);
             return match () {
                 () if refused || (http2.is_go_away() && http2.is_remote()) => unsent(ErrorClass::Connection, message),

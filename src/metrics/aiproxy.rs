@@ -2,10 +2,12 @@
 //!
 //! Names of channels, users and models come from requests, so each label is bounded: what exceeds its bound is counted as `other`.
 
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use prometheus::local::{LocalCounter, LocalHistogram, LocalIntCounter};
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prometheus::{Counter, Gauge, Histogram, IntCounter};
 
@@ -145,14 +147,30 @@ impl AiProxyMetrics {
             sessions.inc();
         }
         if let Some(first) = request.first_token {
-            let [first_token, inter_token] = to.stream.get_or_init(|| {
-                [names::AI_FIRST_TOKEN, names::AI_INTER_TOKEN]
-                    .map(|spec| series(&state.metrics, &spec, &[&to.channel, &to.model]).histogram())
-            });
+            let [first_token, inter_token] = to.stream(&state.metrics);
             first_token.observe(first.as_secs_f64());
             let local = inter_token.local();
             request.gaps.iter().for_each(|gap| local.observe(gap.as_secs_f64()));
         } // dropping `local` adds it up
+    }
+
+    /// The same series for one thread alone, of requests that have these labels.
+    #[must_use]
+    pub fn local(&self, channel: &str, user_name: &str, model: &str, protocol: &str) -> LocalSeries {
+        let to = self.state.combination(channel, user_name, model, protocol);
+        LocalSeries {
+            metrics: self.state.metrics.clone(),
+            success: to.success.local(),
+            error: to.error.local(),
+            response_time: to.response_time.local(),
+            tokens: [to.tokens[0].local(), to.tokens[1].local()],
+            cost: [to.cost[0].local(), to.cost[1].local()],
+            last_bytes: Cell::new(None),
+            bytes: [to.bytes[0].local(), to.bytes[1].local()],
+            websockets: to.websockets.as_ref().map(IntCounter::local),
+            stream: OnceCell::new(),
+            to,
+        }
     }
 
     /// All `aiproxy_*` counters and histograms as they are now.
@@ -220,6 +238,65 @@ impl Combination {
             websockets: (protocol == "websocket").then(|| series(metrics, &names::AI_WEBSOCKETS, &[channel]).counter()),
             stream: OnceLock::new(),
         }
+    }
+
+    fn stream(&self, metrics: &PrometheusMetrics) -> &[Histogram; 2] {
+        let made = |spec| series(metrics, &spec, &[&self.channel, &self.model]).histogram();
+        self.stream.get_or_init(|| [names::AI_FIRST_TOKEN, names::AI_INTER_TOKEN].map(made))
+    }
+}
+
+/// What one thread counts of one combination of labels, without touching what others touch: several threads that count into the
+/// same cache lines wait for each other. Nothing of it is shown before [`Self::flush`].
+pub struct LocalSeries {
+    metrics: PrometheusMetrics,
+    to: Arc<Combination>,
+    success: LocalIntCounter,
+    error: LocalIntCounter,
+    response_time: LocalHistogram,
+    tokens: [LocalIntCounter; 2],
+    cost: [LocalCounter; 2],
+    last_bytes: Cell<Option<[u64; 2]>>,
+    bytes: [LocalHistogram; 2],
+    websockets: Option<LocalIntCounter>,
+    stream: OnceCell<[LocalHistogram; 2]>,
+}
+
+impl LocalSeries {
+    /// Counts a request that has the labels this was made for.
+    pub fn record(&self, request: &Request<'_>) {
+        if request.success { &self.success } else { &self.error }.inc();
+        self.response_time.observe(request.response_time.as_secs_f64());
+        let bytes = [request.request_bytes, request.response_bytes];
+        for kind in 0..2 {
+            self.tokens[kind].inc_by(request.tokens[kind]);
+            self.cost[kind].inc_by(request.cost[kind].max(0.0)); // a counter never falls
+            self.bytes[kind].observe(bytes[kind] as f64);
+        }
+        self.last_bytes.set(Some(bytes));
+        if let Some(sessions) = &self.websockets {
+            sessions.inc();
+        }
+        if let Some(first) = request.first_token {
+            let [first_token, inter_token] = self.stream.get_or_init(|| {
+                let [first_token, inter_token] = self.to.stream(&self.metrics);
+                [first_token.local(), inter_token.local()]
+            });
+            first_token.observe(first.as_secs_f64());
+            request.gaps.iter().for_each(|gap| inter_token.observe(gap.as_secs_f64()));
+        }
+    }
+
+    /// Adds up what was counted since the last time. Costs next to nothing if that is nothing.
+    pub fn flush(&self) {
+        let Some(last) = self.last_bytes.take() else { return };
+        for kind in 0..2 {
+            self.to.last_bytes[kind].set(last[kind] as f64);
+        }
+        [&self.success, &self.error].into_iter().chain(&self.tokens).chain(&self.websockets).for_each(LocalIntCounter::flush);
+        self.cost.iter().for_each(LocalCounter::flush);
+        let streams = self.stream.get().into_iter().flatten();
+        self.bytes.iter().chain(streams).chain([&self.response_time]).for_each(LocalHistogram::flush);
     }
 }
 
@@ -324,6 +401,35 @@ pub(super) mod tests {
             assert_eq!(value(&metrics, series), Some(expected), "{series}");
         }
         assert!(exporter.render().contains("aiproxy_cost_total{channel=\"main\",kind=\"prompt\",model=\"small\"} 1\n"));
+    }
+
+    #[test]
+    fn what_threads_count_on_their_own_adds_up_once_flushed() {
+        let (exporter, together) = (PrometheusMetrics::new(), PrometheusMetrics::new());
+        let (metrics, expected) = (AiProxyMetrics::new(&exporter), AiProxyMetrics::new(&together));
+        let local = |request: &Request<'_>| metrics.local(request.channel, request.user_name, request.model, request.protocol);
+        let failed = Request { success: false, first_token: None, gaps: &[], request_bytes: 90, tokens: [1, 0], ..STREAM };
+        let threads = [local(&STREAM), local(&STREAM), local(&WEBSOCKET)];
+        for (thread, requests) in threads.iter().zip([&[STREAM, failed][..], &[STREAM], &[WEBSOCKET, WEBSOCKET]]) {
+            for request in requests {
+                thread.record(request);
+                expected.record(request);
+            }
+        }
+        let count = "aiproxy_requests_total{channel=main,model=small,protocol=sse,status=success,user_name=ann}";
+        assert_eq!(value(&metrics, count), Some(0.0));
+        threads.iter().for_each(LocalSeries::flush);
+        threads.iter().for_each(LocalSeries::flush);
+        assert_eq!(value(&metrics, count), Some(2.0));
+        let all = |metrics: &AiProxyMetrics| {
+            let counted = metrics.samples().into_iter().filter(|sample| sample.name != "aiproxy_uptime_seconds");
+            counted
+                .map(|sample| {
+                    format!("{} {:?} {:.9}", sample.name, sample.labels.iter().collect::<std::collections::BTreeMap<_, _>>(), sample.value)
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(all(&metrics), all(&expected));
     }
 
     #[test]

@@ -20,7 +20,9 @@ use crate::target::{ErrorClass, PoolUse, TargetInfo};
 const MOST_TABLES: usize = 16;
 
 /// The label `operation` of response times.
-const OPERATION: &str = "batch_insert";
+fn operation(database: &str) -> &'static str {
+    if database == "http" { "proxy_request" } else { "batch_insert" }
+}
 
 /// The settings of the pipeline that is watched.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +91,7 @@ struct TableSeries {
 }
 
 impl PrometheusMetricsReporter {
-    /// A reporter for the run `test_name` on `database` (`sqlite`, `postgres`, `mysql`). All its counters are shown at zero from
+    /// A reporter for the run `test_name` on `database` (`sqlite`, `postgres`, `mysql`, `http`). All its counters are shown at zero from
     /// now on, those of a table once [`Self::expect_table`] or its first batch has named it.
     #[must_use]
     pub fn new(metrics: &PrometheusMetrics, database: &str, test_name: &str, pipeline: Pipeline) -> Self {
@@ -200,7 +202,7 @@ impl State {
             assemble: test(&names::BATCH_ASSEMBLE).histogram(),
             execute: test(&names::EXECUTE).histogram(),
             pool_wait: test(&names::POOL_WAIT).histogram(),
-            response: series(&names::RESPONSE_TIME, &[database, test_name, OPERATION]).histogram(),
+            response: series(&names::RESPONSE_TIME, &[database, test_name, operation(database)]).histogram(),
             retried: errors("retry"),
             failed: errors("final"),
             dropped: series(&names::DROPPED, &[test_name]).counter(),

@@ -8,6 +8,8 @@ use super::{FILES, Integrity, IntegrityVerdict, Report, Second, Verdict, words};
 
 /// Width of the first column.
 const LABEL: usize = 12;
+/// Columns of a line of the legend.
+const LEGEND: usize = 110;
 /// Columns of the rate's curve.
 const CURVE: usize = 60;
 /// Examples shown of each class of anomaly, and characters shown of each value.
@@ -108,16 +110,33 @@ fn curve(timeline: &[Second]) -> Option<(String, u64)> {
 fn latencies(page: &mut Page, report: &Report) {
     let cells = |cells: &[String]| cells.iter().fold(String::new(), |line, cell| format!("{line}{cell:>10}"));
     page.line("latency", &cells(&words::PERCENTILES.map(str::to_owned)));
-    for (name, latency) in words::latencies(report) {
+    for (name, _, latency) in words::latencies(report) {
         let values = words::percentiles(latency).map(|value| value.map_or_else(|| NONE.to_owned(), millis));
         page.line(&format!("  {name}"), &cells(&values));
     }
-    let legend = page.paint(DIM, words::latency_legend(report));
-    page.line("", &legend);
+    for line in filled(&words::latency_legend(report)) {
+        let line = page.paint(DIM, &line);
+        page.line("", &line);
+    }
     if let Some(reason) = words::missing_percentiles(report) {
         let reason = page.paint(DIM, reason);
         page.line("", &reason);
     }
+}
+
+/// Phrases on as many lines as they need.
+fn filled(phrases: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for phrase in phrases {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + phrase.chars().count() + 2 <= LEGEND => {
+                line.push_str("; ");
+                line.push_str(phrase);
+            }
+            _ => lines.push(phrase.clone()),
+        }
+    }
+    lines
 }
 
 fn errors(page: &mut Page, report: &Report) {
@@ -153,11 +172,12 @@ fn integrity(page: &mut Page, integrity: &Integrity) {
         label = "";
     }
     for example in words::examples(integrity, EXAMPLES) {
-        let mut text = format!("{:<22}key {}", words::class(example), example.key);
+        let what = if words::is_of_requests(integrity) { "request" } else { "key" };
+        let mut text = format!("{:<22}{what} {}", words::class(example), example.key);
         let column = example.column.as_deref().map_or_else(String::new, |column| format!(" {}", plain(column)));
-        for (word, value) in [("expected", &example.expected), ("found", &example.found)] {
+        for (word, value) in ["expected", "found"].into_iter().zip(words::values(example, VALUE)) {
             if let Some(value) = value {
-                let _ = write!(text, "  {word}{column} {}", short(value, VALUE));
+                let _ = write!(text, "  {word}{column} {value}");
             }
         }
         page.line("", &text);
@@ -196,6 +216,16 @@ mod tests {
     #[test]
     fn a_violation_reads_well() {
         insta::assert_snapshot!(shown(&sample::violated()));
+    }
+
+    #[test]
+    fn requests_that_passed_read_well() {
+        insta::assert_snapshot!(shown(&sample::answered()));
+    }
+
+    #[test]
+    fn requests_with_wrong_replies_read_well() {
+        insta::assert_snapshot!(shown(&sample::garbled()));
     }
 
     #[test]

@@ -96,6 +96,13 @@ mod tests {
     }
 
     #[test]
+    fn requests_are_called_requests() {
+        let text = xml(&sample::garbled()).unwrap();
+        assert!(text.contains(r#"<property name="requests_per_second" value="4124"/>"#), "{text}");
+        assert!(text.contains("2,000 log rows") && !text.contains("rows_per_second"), "{text}");
+    }
+
+    #[test]
     fn a_pass_is_all_green() {
         let read = Suites::deserialize_from_str(&xml(&sample::passed()).unwrap()).unwrap();
         assert_eq!((read.tests, read.failures, read.errors), (3, 0, 0));

@@ -58,7 +58,7 @@ fn facts(page: &mut String, report: &Report) {
         let _ = writeln!(page, "| {name} | {} |", escape(&value));
     }
     for (label, text) in words::http(report) {
-        let _ = writeln!(page, "| {label} | {} |", escape(&text));
+        let _ = writeln!(page, "| {} | {} |", capital(label), escape(&text));
     }
     for note in &report.notes {
         let _ = writeln!(page, "| Note | {} |", escape(note));
@@ -66,14 +66,19 @@ fn facts(page: &mut String, report: &Report) {
     page.push('\n');
 }
 
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 fn latencies(page: &mut String, report: &Report) {
     let _ = writeln!(page, "| Latency | {} |", words::PERCENTILES.join(" | "));
     let _ = writeln!(page, "|---|{}", "---:|".repeat(words::PERCENTILES.len()));
-    for (name, latency) in words::latencies(report) {
+    for (name, _, latency) in words::latencies(report) {
         let values = words::percentiles(latency).map(|value| value.map_or_else(|| NONE.to_owned(), millis));
         let _ = writeln!(page, "| {name} | {} |", values.join(" | "));
     }
-    let _ = writeln!(page, "\n{}.", words::latency_legend(report));
+    let _ = writeln!(page, "\n{}.", words::latency_legend(report).join("; "));
     if let Some(reason) = words::missing_percentiles(report) {
         let _ = writeln!(page, "{reason}.");
     }
@@ -93,12 +98,12 @@ fn examples(page: &mut String, report: &Report) {
     if examples.is_empty() {
         return;
     }
-    page.push_str("| Anomaly | Key | Column | Expected | Found |\n|---|---:|---|---|---|\n");
-    let value =
-        |text: &Option<String>| text.as_ref().map_or_else(String::new, |text| format!("<code>{}</code>", escape(&short(text, VALUE))));
+    let what = if words::is_of_requests(&report.integrity) { "Request" } else { "Key" };
+    let _ = writeln!(page, "| Anomaly | {what} | Column | Expected | Found |\n|---|---:|---|---|---|");
+    let value = |text: Option<String>| text.map_or_else(String::new, |text| format!("<code>{}</code>", escape(&text)));
     for example in &examples {
         let column = example.column.as_deref().unwrap_or_default();
-        let (expected, found) = (value(&example.expected), value(&example.found));
+        let [expected, found] = words::values(example, VALUE).map(value);
         let _ = writeln!(page, "| {} | {} | {} | {expected} | {found} |", escape(&words::class(example)), example.key, escape(column));
     }
     page.push('\n');
@@ -149,6 +154,16 @@ mod tests {
     #[test]
     fn a_violation_reads_well() {
         insta::assert_snapshot!(text(&sample::violated()));
+    }
+
+    #[test]
+    fn requests_that_passed_read_well() {
+        insta::assert_snapshot!(text(&sample::answered()));
+    }
+
+    #[test]
+    fn requests_with_wrong_replies_read_well() {
+        insta::assert_snapshot!(text(&sample::garbled()));
     }
 
     #[test]

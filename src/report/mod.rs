@@ -352,7 +352,7 @@ pub struct Integrity {
     /// How long before the last answer the first lost log row was answered, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_window_seconds: Option<f64>,
-    /// How long after the load the gateway's log was complete, in seconds.
+    /// How long after the load the last row came into the gateway's log, at most, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_lag_seconds: Option<f64>,
 }

@@ -1,12 +1,12 @@
-//! Fixed reports that every format is tested against: one that passed, one where everything went wrong.
+//! Fixed reports that every format is tested against: of rows and of requests, each one that passed and one that went wrong.
 
 use std::collections::BTreeMap;
 
 use serde_json::json;
 
 use super::{
-    Anomaly, Environment, GateResult, Histograms, Integrity, IntegrityVerdict, Latencies, LatencySummary, Outcomes, Phase, Rate, Report,
-    Resources, SCHEMA_VERSION, Second, TargetSeen, Throughput, Verdict,
+    Anomaly, Environment, GateResult, Histograms, HttpReport, Integrity, IntegrityVerdict, Latencies, LatencySummary, Outcomes, Phase,
+    Rate, Report, Resources, Route, SCHEMA_VERSION, Second, Source, TargetSeen, Throughput, Verdict,
 };
 
 fn gate(gate: &str, implicit: bool, verdict: Verdict, actual: Option<f64>, message: &str) -> GateResult {
@@ -194,5 +194,127 @@ pub(crate) fn violated() -> Report {
         ],
         resources: Resources { cpu_seconds: 31.4, rss_bytes_max: 91_000_000 },
         ..passed()
+    }
+}
+
+fn source(name: &str, must_be_there: u64, right: u64) -> Source {
+    Source { name: name.to_owned(), must_be_there, right }
+}
+
+/// 20,000 chats through a gateway, one in ten streamed, each paired with a direct one.
+pub(crate) fn answered() -> Report {
+    let route = |name: &str, requests: u64, p50: f64| Route {
+        name: name.to_owned(),
+        outcomes: all_acknowledged(requests),
+        service: latency(requests, p50),
+    };
+    Report {
+        run_id: "20260301-103000-proxy_quickstart-09ab".to_owned(),
+        scenario: json!({"name": "proxy_quickstart", "load": {"executor": "shared-iterations"}}),
+        reproduce: "batchsql run scenarios/proxy_quickstart.yaml --seed 42".to_owned(),
+        environment: Environment {
+            target: TargetSeen {
+                name: "HTTP service".to_owned(),
+                version: "at http://127.0.0.1:40125".to_owned(),
+                database: "http".to_owned(),
+                settings: BTreeMap::from([("max_per_host".to_owned(), "50".to_owned())]),
+                method: String::new(),
+            },
+            ..passed().environment
+        },
+        notes: Vec::new(),
+        phases: vec![
+            phase("main", 0.0, 4.8, all_acknowledged(20_000)),
+            phase("drain", 4.8, 0.002, Outcomes::default()),
+            phase("verify", 4.802, 0.4, Outcomes::default()),
+        ],
+        timeline: (0..5).map(|second| Second { second, acknowledged: 3_600 + 200 * second, ..Second::default() }).collect(),
+        throughput: Throughput { rate: Rate::Requests(Some(4_123.7)), valid: true },
+        latency: Latencies { response: latency(20_000, 3.1), service: latency(20_000, 3.0), lag: LatencySummary::default() },
+        outcomes: all_acknowledged(20_000),
+        integrity: Integrity {
+            method: "replies, upstream records, log rows".to_owned(),
+            checked: 60_000,
+            must_be_there: 60_000,
+            duration_seconds: 0.37,
+            sources: vec![
+                source("replies", 20_000, 20_000),
+                source("upstream records", 20_000, 20_000),
+                source("log rows", 20_000, 20_000),
+            ],
+            log_lag_seconds: Some(0.28),
+            ..passed().integrity
+        },
+        gates: vec![
+            gate(
+                "integrity holds",
+                true,
+                Verdict::Pass,
+                Some(1.0),
+                "60,000 replies and records held against the ledger, all of them right",
+            ),
+            gate("error_rate == 0", true, Verdict::Pass, Some(0.0), "0 rejected and 0 unknown of 20,000 attempted"),
+            gate("time_to_first_token.p99 < 50ms", false, Verdict::Pass, Some(24.0), "time_to_first_token.p99 is 24ms, asked for < 50ms"),
+        ],
+        http: Some(HttpReport {
+            time_to_first_byte: latency(20_000, 2.8),
+            time_to_first_token: LatencySummary { p999_ms: None, ..latency(2_061, 2.4) },
+            inter_token: latency(63_891, 0.004),
+            longest_stall: LatencySummary { p999_ms: None, ..latency(2_061, 0.9) },
+            server: latency(20_000, 1.5),
+            network: latency(20_000, 1.2),
+            overhead: latency(20_000, 0.14),
+            streams: 2_061,
+            prompt_tokens: 400_148,
+            completion_tokens: 352_976,
+            tokens_per_second: Some(72_812.0),
+            bytes_sent: 8_300_000,
+            bytes_received: 25_600_000,
+            routes: vec![route("chat", 17_939, 2.9), route("stream", 2_061, 4.4)],
+        }),
+        ..passed()
+    }
+}
+
+/// The same where the gateway swapped, cut and forgot.
+pub(crate) fn garbled() -> Report {
+    let outcomes = Outcomes { offered: 2_003, attempted: 2_003, acknowledged: 2_000, rejected: 2, unknown: 1, dropped: 0 };
+    let right = format!("bsq-0badcafe-7 {}", (0..16).map(|token| format!("t{token} ")).collect::<String>());
+    let gap = right.replace("t9 ", "");
+    let other = right.replace("-7 ", "-8 ");
+    let examples = vec![
+        anomaly("corrupted", Some("crosstalk"), 7, Some("reply.content"), Some(&right), Some(&other)),
+        anomaly("corrupted", Some("gap"), 9, Some("reply.content"), Some(&right), Some(&gap)),
+        anomaly("corrupted", Some("other"), 11, Some("log.completion_tokens"), Some("16"), Some("15")),
+        anomaly("duplicated", None, 12, Some("upstream"), Some("one request"), Some("2 requests")),
+        anomaly("lost", None, 13, Some("log"), Some("one row"), Some("none")),
+    ];
+    let reason = "1 lost, 1 duplicated, 3 corrupted";
+    let http = answered().http.unwrap_or_default();
+    let mut routes = http.routes.clone();
+    routes[0].outcomes = outcomes;
+    Report {
+        verdict: Verdict::Fail,
+        reasons: vec![format!("integrity holds: {reason}")],
+        throughput: Throughput { rate: Rate::Requests(Some(4_123.7)), valid: false },
+        outcomes,
+        errors: BTreeMap::from([("final:status".to_owned(), 2), ("final:token_gap_timeout".to_owned(), 1)]),
+        error_examples: BTreeMap::from([("status".to_owned(), "status 502, asked for 200 to 299: {\"error\"".to_owned())]),
+        integrity: Integrity {
+            verdict: IntegrityVerdict::Violated,
+            reason: Some(reason.to_owned()),
+            rate: Some(5_995.0 / 6_000.0),
+            checked: 6_000,
+            must_be_there: 6_000,
+            lost: 1,
+            duplicated: 1,
+            corrupted: 3,
+            examples,
+            sources: vec![source("replies", 2_000, 1_998), source("upstream records", 2_000, 1_999), source("log rows", 2_000, 1_998)],
+            ..answered().integrity
+        },
+        gates: vec![gate("integrity holds", true, Verdict::Fail, Some(5_995.0 / 6_000.0), reason)],
+        http: Some(HttpReport { routes, ..http }),
+        ..answered()
     }
 }

@@ -1,6 +1,6 @@
 //! What a report says in sentences, the same in every format.
 
-use super::format::{bytes, count, millis, percent, plain, rate, seconds};
+use super::format::{bytes, count, millis, percent, plain, rate, seconds, short};
 use super::{Anomaly, Integrity, IntegrityVerdict, LatencySummary, Rate, Report, Verdict};
 
 /// The verdict as one word.
@@ -20,7 +20,7 @@ pub(super) fn headline(report: &Report) -> String {
         (Verdict::Pass, _) if requests && logged => "every reply is right, every request is logged once, and every gate was met",
         (Verdict::Pass, _) if requests => "every reply is whole and right, and every gate was met",
         (Verdict::Pass, _) => "every row is stored once, whole and right, and every gate was met",
-        (Verdict::Fail, IntegrityVerdict::Violated) if requests => "what was answered is not what is right",
+        (Verdict::Fail, IntegrityVerdict::Violated) if requests => "not every reply, and not every record of one, is right",
         (Verdict::Fail, IntegrityVerdict::Violated) => "what was acknowledged is not what is stored",
         (Verdict::Fail, _) => "a gate was missed",
         (Verdict::Inconclusive, IntegrityVerdict::Inconclusive) if requests => "nobody can say whether every reply is right",
@@ -72,6 +72,7 @@ pub(super) fn anomalies(integrity: &Integrity) -> Vec<(&'static str, u64)> {
 pub(super) fn integrity(integrity: &Integrity) -> Vec<String> {
     let must = must_be_there(integrity);
     let finding = match integrity.verdict {
+        IntegrityVerdict::Holds if integrity.must_be_there == 1 => format!("holds: {must} must be there and is, once, whole and right"),
         IntegrityVerdict::Holds => format!("holds: {must} must be there and are, once, whole and right"),
         IntegrityVerdict::Violated => {
             let found: Vec<_> = anomalies(integrity).into_iter().map(|(class, found)| format!("{class} {}", count(found))).collect();
@@ -84,30 +85,50 @@ pub(super) fn integrity(integrity: &Integrity) -> Vec<String> {
     };
     let mut said = vec![finding];
     if integrity.checked > 0 {
-        let (rows, time) = (count(integrity.checked), seconds(integrity.duration_seconds));
-        let what = if integrity.sources.is_empty() { "rows read back and compared" } else { "of them held against the ledger" };
-        said.push(format!("{rows} {what} in {time}, method {}", plain(&integrity.method)));
+        let time = seconds(integrity.duration_seconds);
+        said.push(if is_of_requests(integrity) {
+            format!("{} held against the ledger of requests in {time}", many(integrity.checked, "replies and records"))
+        } else {
+            format!("{} read back and compared in {time}, method {}", many(integrity.checked, "rows"), plain(&integrity.method))
+        });
     }
-    if integrity.recovered > 0 {
-        said.push(format!("{} rows of unknown outcome were found stored, which is legal", count(integrity.recovered)));
+    match integrity.recovered {
+        0 => {}
+        1 => said.push("1 row of unknown outcome was found stored, which is legal".to_owned()),
+        rows => said.push(format!("{} of unknown outcome were found stored, which is legal", many(rows, "rows"))),
     }
     let is_complete = integrity.lost == 0 && integrity.allowed_lost.unwrap_or(0) == 0;
     if let Some(lag) = integrity.log_lag_seconds.filter(|_| is_complete) {
         said.push(format!("the gateway's log was complete {} after the load", seconds(lag)));
     }
-    if let (Some(lost), Some(window)) = (integrity.allowed_lost, integrity.lost_window_seconds) {
-        said.push(format!("{} log rows of the last {} before the last answer are lost, which is allowed", count(lost), seconds(window)));
+    if let (Some(lost @ 1..), Some(window)) = (integrity.allowed_lost, integrity.lost_window_seconds) {
+        let rows = if lost == 1 { "1 log row is".to_owned() } else { format!("{} log rows are", count(lost)) };
+        said.push(format!("{rows} lost, of the last {} before the last answer, which is allowed", seconds(window)));
     }
     said
 }
 
 /// What must be there, in words.
 fn must_be_there(integrity: &Integrity) -> String {
-    if integrity.sources.is_empty() {
-        return format!("{} rows", count(integrity.must_be_there));
+    if !is_of_requests(integrity) {
+        return many(integrity.must_be_there, "rows");
     }
-    let each: Vec<String> = integrity.sources.iter().map(|source| format!("{} {}", count(source.must_be_there), source.name)).collect();
+    let each: Vec<String> = integrity.sources.iter().map(|source| many(source.must_be_there, &plain(&source.name))).collect();
     each.join(", ")
+}
+
+/// Whether replies and records of them were checked, not the rows of a table.
+pub(super) fn is_of_requests(integrity: &Integrity) -> bool {
+    !integrity.sources.is_empty()
+}
+
+/// `1 row`, `2 rows`, `1 reply`.
+fn many(number: u64, plural: &str) -> String {
+    let one = |word: &str| match word.strip_suffix("ies") {
+        Some(stem) => format!("{stem}y"),
+        None => word.strip_suffix('s').unwrap_or(word).to_owned(),
+    };
+    if number == 1 { format!("1 {}", one(plural)) } else { format!("{} {plural}", count(number)) }
 }
 
 /// The class of an example, with its sub-kind.
@@ -129,6 +150,23 @@ pub(super) fn examples(integrity: &Integrity, most: usize) -> Vec<&Anomaly> {
     shown
 }
 
+/// The expected and the found value of an example, cut to `most` characters: of long ones that begin alike, from where they differ.
+pub(super) fn values(anomaly: &Anomaly, most: usize) -> [Option<String>; 2] {
+    /// Characters shown before the first difference.
+    const BEFORE: usize = 12;
+    let both = [&anomaly.expected, &anomaly.found];
+    let (Some(expected), Some(found)) = (&anomaly.expected, &anomaly.found) else {
+        return both.map(|value| value.as_ref().map(|text| short(text, most)));
+    };
+    let alike = expected.chars().zip(found.chars()).take_while(|(one, other)| one == other).count();
+    let long = expected.chars().count().max(found.chars().count()) > most;
+    let skipped = if long && alike > most / 2 { alike.saturating_sub(BEFORE) } else { 0 };
+    both.map(|value| {
+        let rest = value.as_ref()?.chars().skip(skipped).collect::<String>();
+        Some(format!("{}{}", if skipped > 0 { "…" } else { "" }, short(&rest, most)))
+    })
+}
+
 /// The heads of a table of latencies.
 pub(super) const PERCENTILES: [&str; 7] = ["p50", "p75", "p90", "p95", "p99", "p99.9", "max"];
 
@@ -137,23 +175,27 @@ pub(super) fn percentiles(latency: &LatencySummary) -> [Option<f64>; 7] {
     [latency.p50_ms, latency.p75_ms, latency.p90_ms, latency.p95_ms, latency.p99_ms, latency.p999_ms, latency.max_ms]
 }
 
-/// The distributions worth showing, by name.
-pub(super) fn latencies(report: &Report) -> Vec<(&'static str, &LatencySummary)> {
+/// The distributions worth showing: name, meaning, values.
+pub(super) fn latencies(report: &Report) -> Vec<(&'static str, &'static str, &LatencySummary)> {
     let latency = &report.latency;
-    let mut rows = vec![("response", &latency.response), ("service", &latency.service)];
+    let sent = match report.throughput.rate {
+        Rate::Rows(_) => "from the send of its batch",
+        Rate::Requests(_) => "from the send to the end of the reply",
+    };
+    let mut rows = vec![("response", "from intended start", &latency.response), ("service", sent, &latency.service)];
     if is_open(report) {
-        rows.push(("lag", &latency.lag));
+        rows.push(("lag", "how late the generator itself was", &latency.lag));
     }
     if let Some(http) = &report.http {
         let more = [
-            ("first byte", &http.time_to_first_byte),
-            ("first token", &http.time_to_first_token),
-            ("token gap", &http.inter_token),
-            ("stall", &http.longest_stall),
-            ("server", &http.server),
-            ("network", &http.network),
+            ("first byte", "from the send", &http.time_to_first_byte),
+            ("first token", "from the send to the first content", &http.time_to_first_token),
+            ("token gap", "from each token to the next", &http.inter_token),
+            ("stall", "the longest gap of a stream", &http.longest_stall),
+            ("server", "what X-Response-Time-Ms says", &http.server),
+            ("network", "first byte less that", &http.network),
         ];
-        rows.extend(more.into_iter().filter(|(_, latency)| latency.count > 0));
+        rows.extend(more.into_iter().filter(|(_, _, latency)| latency.count > 0));
     }
     rows
 }
@@ -165,15 +207,15 @@ pub(super) fn http(report: &Report) -> Vec<(&'static str, String)> {
     if http.completion_tokens > 0 {
         let speed = http.tokens_per_second.map(|speed| format!(", {}", rate(speed, "tokens"))).unwrap_or_default();
         let (prompt, completion) = (count(http.prompt_tokens), count(http.completion_tokens));
-        lines.push(("tokens", format!("{prompt} of prompts, {completion} of completions{speed}; {} streams", count(http.streams))));
+        lines.push(("tokens", format!("{prompt} of prompts, {completion} of completions{speed}; {}", many(http.streams, "streams"))));
     }
     lines.push(("bytes", format!("{} sent, {} received", bytes(http.bytes_sent), bytes(http.bytes_received))));
     let overhead = &http.overhead;
     if overhead.count > 0 {
         let [mean, p50, p90, p99] =
             [overhead.mean_ms, overhead.p50_ms, overhead.p90_ms, overhead.p99_ms].map(|value| value.map_or_else(|| "–".to_owned(), millis));
-        let pairs = count(overhead.count);
-        lines.push(("overhead", format!("the gateway adds {p50} (p50), {p90} (p90), {p99} (p99), {mean} (mean); {pairs} pairs")));
+        let pairs = many(overhead.count, "pairs");
+        lines.push(("overhead", format!("the gateway adds {p50} (p50), {p90} (p90), {p99} (p99), {mean} (mean); {pairs}")));
     }
     if http.routes.len() > 1 {
         for (place, route) in http.routes.iter().enumerate() {
@@ -194,22 +236,13 @@ pub(super) fn http(report: &Report) -> Vec<(&'static str, String)> {
 
 /// Why a place of the table is empty, if one is.
 pub(super) fn missing_percentiles(report: &Report) -> Option<&'static str> {
-    let missing = latencies(report).iter().any(|(_, latency)| percentiles(latency).contains(&None));
+    let missing = latencies(report).iter().any(|(_, _, latency)| percentiles(latency).contains(&None));
     missing.then_some("– too few answers to know this percentile")
 }
 
 /// What every line of the table means.
-pub(super) fn latency_legend(report: &Report) -> &'static str {
-    match (&report.throughput.rate, is_open(report)) {
-        (Rate::Rows(_), true) => {
-            "response: from intended start; service: from the send of its batch; lag: how late the generator itself was"
-        }
-        (Rate::Rows(_), false) => "response: from intended start; service: from the send of its batch",
-        (Rate::Requests(_), true) => {
-            "response: from intended start; service and the rest: from the send; lag: how late the generator itself was"
-        }
-        (Rate::Requests(_), false) => "response: from intended start; service and the rest: from the send",
-    }
+pub(super) fn latency_legend(report: &Report) -> Vec<String> {
+    latencies(report).iter().map(|(name, meaning, _)| format!("{name}: {meaning}")).collect()
 }
 
 /// What was driven: name, version, how rows travelled.

@@ -25,7 +25,7 @@ pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Wat
     let http = drive.http();
     let mut gates = judge_gates(run, phases, &warmup, &main, http.as_ref(), &integrity);
     let errors = run.tally.errors();
-    if target_gone(&integrity, &errors) {
+    if phases.target_gone {
         excuse_errors(&mut gates);
     }
     let (verdict, reasons) = verdict(run, phases, &watched, &gates, &main);
@@ -58,11 +58,11 @@ pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Wat
     }
 }
 
-/// Whether the target went away during the run: it cannot be read, and every batch that failed lost its connection.
-fn target_gone(integrity: &Integrity, errors: &Errors) -> bool {
+/// Whether something failed, and whatever did lost its connection.
+pub(super) fn lost_connections(errors: &Errors) -> bool {
     let lost_connection = |class: &str| ["final:connection", "final:timeout"].contains(&class);
     let mut failed = errors.counts.keys().filter(|class| class.starts_with("final:")).peekable();
-    integrity.verdict == IntegrityVerdict::Inconclusive && failed.peek().is_some() && failed.all(|class| lost_connection(class))
+    failed.peek().is_some() && failed.all(|class| lost_connection(class))
 }
 
 /// The errors of a target that is gone say nothing about how it serves: without a gate of the scenario they decide nothing.
@@ -189,7 +189,8 @@ fn notes(run: &Run, main: &Stats, watched: &Watched) -> Vec<String> {
     let length = main_length(run, main).as_secs_f64();
     if main.outcomes.acknowledged > 0 && length < SHORT {
         notes.push(format!(
-            "phase main lasted {length:.2} s: too short for its rate and percentiles to be repeatable; raise rows or duration"
+            "phase main lasted {length:.2} s: too short for its rate and percentiles to be repeatable; raise {} or duration",
+            run.scenario.workload.unit()
         ));
     }
     let rates: Vec<f64> = watched.timeline.iter().filter(|line| line.phase == "main").map(|line| line.acknowledged as f64).collect();
@@ -209,7 +210,12 @@ fn notes(run: &Run, main: &Stats, watched: &Watched) -> Vec<String> {
     }
     let service = latencies(main).service;
     if service.count > 0 && service.p99_ms.is_none() {
-        notes.push("too few batches were answered for a p99: it takes at least a hundred".to_owned());
+        // The rows of a batch are answered together.
+        let answered = match run.scenario.workload {
+            Workload::BatchInsert(_) => "batches",
+            Workload::ProxyRequest(_) => "requests",
+        };
+        notes.push(format!("too few {answered} were answered for a p99: it takes at least a hundred"));
     }
     notes
 }

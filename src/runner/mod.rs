@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
 use crate::recorder::Recorder;
-use crate::report::{HttpReport, Integrity, Report, TargetSeen};
+use crate::report::{HttpReport, Integrity, IntegrityVerdict, Report, TargetSeen};
 use crate::scenario::{Scenario, VerifyMethod, Workload};
 use crate::schedule::Schedule;
 use crate::target::PoolUse;
@@ -83,6 +83,11 @@ pub(crate) trait Drive: Send {
     /// Holds what is stored against what was acknowledged.
     async fn prove(&mut self, run: &Run) -> Integrity;
 
+    /// Whether the target can no longer be had, now that everything was verified.
+    async fn gone(&mut self, integrity: &Integrity) -> bool {
+        integrity.verdict == IntegrityVerdict::Inconclusive
+    }
+
     /// What was driven.
     fn seen(&self) -> TargetSeen;
 
@@ -138,6 +143,8 @@ pub(crate) struct Phases {
     pub(crate) load_end: Duration,
     pub(crate) drain_end: Duration,
     pub(crate) verify_end: Duration,
+    /// Whether the target went away during the load.
+    pub(crate) target_gone: bool,
 }
 
 /// Runs `scenario` and writes its report.
@@ -155,8 +162,9 @@ pub async fn run(scenario: Scenario, options: Options) -> anyhow::Result<Report>
     let drain_end = run.epoch.elapsed();
     let watched = monitor.finish().await;
     let integrity = prove(&run, drive.as_mut()).await;
+    let target_gone = judge::lost_connections(&run.tally.errors()) && drive.gone(&integrity).await;
     drive.end().await;
-    let phases = Phases { load: offered, load_end, drain_end, verify_end: run.epoch.elapsed() };
+    let phases = Phases { load: offered, load_end, drain_end, verify_end: run.epoch.elapsed(), target_gone };
     let report = judge::report(&run, drive.as_ref(), &phases, watched, integrity, began.elapsed());
     if let Some(reporter) = &run.reporter {
         reporter.run_finished(report.verdict, began.elapsed());
@@ -176,8 +184,8 @@ async fn begin(scenario: Scenario, options: Options) -> anyhow::Result<(Run, Box
         Workload::ProxyRequest(_) => proxy::begin(&id, &folder, scenario, options).await,
     };
     if begun.is_err() {
-        // A run that never began leaves nothing behind.
-        let _ = std::fs::remove_dir(&folder);
+        // A run that never began leaves nothing behind, not even what a server started for it had written.
+        let _ = std::fs::remove_dir_all(&folder);
     }
     begun
 }

@@ -236,3 +236,30 @@ impl Default for ReplyLimits {
         Self { header_bytes: 65_536, body_bytes: 16 << 20, event_bytes: 1 << 20, redirects: 0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_have_the_values_that_people_know() {
+        let short = |profile: HttpProfile| {
+            let s = profile.settings();
+            let seconds = [s.keep_alive, s.connect_timeout, s.tls_timeout, s.idle_timeout].map(|time| time.0.as_secs());
+            (seconds, s.response_header_timeout.map(|time| time.0.as_secs()), s.max_idle, s.max_idle_per_host, s.max_per_host)
+        };
+        assert_eq!(short(HttpProfile::default()), ([90, 10, 10, 90], Some(30), 100, 20, Some(50)));
+        assert_eq!(short(HttpProfile::Conservative), ([60, 10, 10, 60], Some(30), 50, 20, Some(50)));
+        assert_eq!(short(HttpProfile::Aggressive), ([120, 10, 10, 120], Some(30), 200, 50, Some(50)));
+        assert_eq!(short(HttpProfile::Off), ([30, 30, 10, 90], None, 100, 2, None));
+    }
+
+    #[test]
+    fn single_settings_stand_over_the_profiles() {
+        let client = HttpClient { max_per_host: Some(7), response_header_timeout: Some(Time::secs(1)), ..HttpClient::default() };
+        let settings = client.over(HttpProfile::Off);
+        assert_eq!((settings.max_per_host, settings.response_header_timeout), (Some(7), Some(Time::secs(1))));
+        assert_eq!(ClientSettings { max_per_host: None, response_header_timeout: None, ..settings }, HttpProfile::Off.settings());
+        assert_eq!(HttpClient::default().over(HttpProfile::Aggressive), HttpProfile::Aggressive.settings());
+    }
+}

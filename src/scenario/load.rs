@@ -134,7 +134,7 @@ fn resolve(
     refusals.extend(interpolated.refusals);
     refusals.extend(overrides::apply(&mut tree, changes.set));
     let instance = tree.to_json();
-    collect_url_secrets(&instance, secrets);
+    collect_secrets(&instance, secrets);
     secrets.sort();
     secrets.dedup();
     let mut found = Vec::new();
@@ -148,14 +148,33 @@ fn as_problems(refusals: Vec<Refusal>) -> Vec<Problem> {
     refusals.into_iter().map(|r| Problem { at: Some(r.at), path: String::new(), message: r.message }).collect()
 }
 
-/// Passwords written in the file or an override are as secret as those of the environment.
-fn collect_url_secrets(value: &Value, secrets: &mut Vec<String>) {
+/// Passwords and keys written in the file or an override are as secret as those of the environment.
+fn collect_secrets(value: &Value, secrets: &mut Vec<String>) {
     match value {
         Value::String(text) => secrets.extend(secrets_of_url(text)),
-        Value::Array(items) => items.iter().for_each(|item| collect_url_secrets(item, secrets)),
-        Value::Object(entries) => entries.values().for_each(|item| collect_url_secrets(item, secrets)),
+        Value::Array(items) => items.iter().for_each(|item| collect_secrets(item, secrets)),
+        Value::Object(entries) => {
+            for (name, item) in entries {
+                // A key that is the user's name is none: the name is shown.
+                let key = item.as_str().filter(|_| holds_key(name) && entries.get("name") != Some(item));
+                secrets.extend(key.and_then(secret_of_key));
+                collect_secrets(item, secrets);
+            }
+        }
         _ => {}
     }
+}
+
+/// Whether `name` is that of a setting or of a header whose value is a key.
+fn holds_key(name: &str) -> bool {
+    let known = ["key", "api_key", "api-key", "x-api-key", "authorization", "proxy-authorization", "cookie"];
+    known.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// What must not be shown of `value`; of `Bearer …` what follows. A template has no secret but those it is filled with.
+fn secret_of_key(value: &str) -> Option<String> {
+    let key = ["Bearer ", "Basic "].iter().find_map(|scheme| value.strip_prefix(scheme)).unwrap_or(value).trim();
+    (!key.is_empty() && !key.contains("{{")).then(|| key.to_owned())
 }
 
 /// Holds the tree against the schema and, as far as a typed scenario can be had, against the rules.
@@ -279,6 +298,22 @@ mod tests {
         let kept = crate::redact::redacted_scenario(&loaded.scenario, &loaded.secrets);
         assert_eq!(kept["target"]["postgres"]["url"], "postgres://bob:***@localhost/x");
         assert!(!kept.to_string().contains("hunter22"));
+    }
+
+    #[test]
+    fn keys_in_the_file_are_secrets_and_templates_and_names_are_none() {
+        let text = "\
+name: t
+target: {http: {url: \"http://127.0.0.1:1\"}}
+workload:
+  proxy_request:
+    requests: 1
+    users: [{name: alice, key: in-the-file}, {name: dora, key: dora}, {name: bob}]
+    mix: [{http: {path: /, headers: {Authorization: Bearer in-a-header, x-api-key: \"{{key}}\", x-other: shown}}}]
+load: {executor: shared-iterations}
+";
+        assert_eq!(loaded(text, &[]).unwrap().secrets, ["in-a-header", "in-the-file"]);
+        assert_eq!(loaded(text, &["workload.proxy_request.users.0.key=other"]).unwrap().secrets, ["in-a-header", "other"]);
     }
 
     #[test]

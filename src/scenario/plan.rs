@@ -125,8 +125,8 @@ pub fn plan(scenario: &Scenario, ddl: &[String]) -> String {
             line("Load", load);
             line("Duration", duration(&scenario.load));
             line("Client", proxy::client(scenario));
-            for check in proxy::verify(scenario, proxy) {
-                line("Verify", check);
+            for (index, check) in proxy::verify(scenario, proxy).into_iter().enumerate() {
+                line(if index == 0 { "Verify" } else { "" }, check);
             }
         }
     }

@@ -79,9 +79,16 @@ impl Log {
             Connection::Sqlite(_) | Connection::Postgres(_) => ('"', "TEXT"),
         };
         let named = [&columns.id, &columns.user, &columns.model, &columns.prompt_tokens, &columns.completion_tokens, &columns.status];
+        // What is not mapped is NULL and not compared; NULL in a column that is mapped is a value, and rarely the right one.
         let list: Vec<String> = named
             .iter()
-            .map(|name| if name.is_empty() { "NULL".to_owned() } else { format!("CAST(batchsql_log.{} AS {text})", quoted(name, quote)) })
+            .map(|name| {
+                if name.is_empty() {
+                    "NULL".to_owned()
+                } else {
+                    format!("COALESCE(CAST(batchsql_log.{} AS {text}), 'NULL')", quoted(name, quote))
+                }
+            })
             .collect();
         let sql = format!("SELECT {} FROM ({}) AS batchsql_log", list.join(", "), self.query);
         let read = match &mut self.connection {
@@ -138,11 +145,11 @@ mod tests {
         let path = folder.path().join("log.db");
         let writer = rusqlite::Connection::open(&path).unwrap();
         writer
-            .execute_batch("CREATE TABLE l (rid TEXT, who TEXT, pt INTEGER, st INTEGER); INSERT INTO l VALUES ('bq-1', 'ann', 12, 200), ('x', NULL, NULL, 500)")
+            .execute_batch("CREATE TABLE l (rid TEXT, who TEXT, pt INTEGER, st INTEGER); INSERT INTO l VALUES ('bq-1', 'ann', 12, 200), ('bq-2', NULL, 12, 200), ('x', NULL, NULL, 500)")
             .unwrap();
         let database: LogDatabase = serde_json::from_value(serde_json::json!({"sqlite": {"path": path}})).unwrap();
         let mut log = Log::open(&database, "SELECT * FROM l WHERE rid LIKE 'bq-%';", false).await.unwrap();
-        assert_eq!(log.count().await.unwrap(), 1);
+        assert_eq!(log.count().await.unwrap(), 2);
         let columns = LogColumns {
             id: "rid".into(),
             user: "who".into(),
@@ -158,7 +165,8 @@ mod tests {
             status: Some("200".into()),
             ..LogRow::default()
         };
-        assert_eq!(log.rows(&columns).await.unwrap(), [row]);
+        let nobody = LogRow { id: "bq-2".into(), user: Some("NULL".into()), ..row.clone() };
+        assert_eq!(log.rows(&columns).await.unwrap(), [row, nobody]);
         let told = log.rows(&LogColumns::default()).await.unwrap_err().to_string();
         assert!(told.contains("correct reconcile.query and reconcile.columns"), "{told}");
         let none = LogDatabase::default();

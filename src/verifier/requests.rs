@@ -216,12 +216,17 @@ impl<'a> Requests<'a> {
             return None;
         }
         let operation = self.generator.operation(answer.index);
-        let tokens = |tokens: fn((u32, u32)) -> u32| answer.usage.map(|usage| tokens(usage).to_string());
+        // A log that is right must not be blamed for a reply that tells wrong tokens.
+        let mix = &self.workload.mix[operation.route];
+        let usage = answer.usage.map(|(prompt, completion)| match self.generator.expected(&operation, mix, self.workload.replies) {
+            Expected::Chat { usage, .. } => usage,
+            _ => (u64::from(prompt), u64::from(completion)),
+        });
         let columns = [
             ("user", Some(self.workload.users[operation.user].name.clone()), &row.user),
             ("model", Some(self.workload.models[operation.model].clone()), &row.model),
-            ("prompt_tokens", tokens(|usage| usage.0), &row.prompt_tokens),
-            ("completion_tokens", tokens(|usage| usage.1), &row.completion_tokens),
+            ("prompt_tokens", usage.map(|(prompt, _)| prompt.to_string()), &row.prompt_tokens),
+            ("completion_tokens", usage.map(|(_, completion)| completion.to_string()), &row.completion_tokens),
             ("status", Some(answer.status.to_string()), &row.status),
         ];
         columns.into_iter().find_map(|(column, expected, found)| {

@@ -8,18 +8,18 @@ use crate::database::{Database, silent_start};
 use crate::place::{Place, get};
 
 /// Gates that keep a busy machine's lateness from deciding these tests.
-const LATE_IS_FINE: [&str; 2] = ["lag.max < 60s", "offered_rate > 0"];
+pub(crate) const LATE_IS_FINE: [&str; 2] = ["lag.max < 60s", "offered_rate > 0"];
 
-fn number(value: &Value) -> u64 {
+pub(crate) fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no count"))
 }
 
-fn seconds(value: &Value) -> f64 {
+pub(crate) fn seconds(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 /// Asserts that every operation is accounted for.
-fn adds_up(report: &Value) {
+pub(crate) fn adds_up(report: &Value) {
     let count = |name: &str| number(&report["outcomes"][name]);
     assert_eq!(count("offered"), count("attempted") + count("dropped"));
     assert_eq!(count("attempted"), count("acknowledged") + count("rejected") + count("unknown"));

@@ -12,6 +12,7 @@ mod interrupt;
 mod load;
 mod metrics;
 mod place;
+mod proxy;
 mod proxy_crash;
 mod proxy_reconcile;
 mod proxy_scenarios;

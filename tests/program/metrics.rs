@@ -1,8 +1,12 @@
 //! What a scraper sees: during a run, between drain and verification, and while metrics linger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 
+use batchsql::scenario::proxy::ProxyRequest;
+use batchsql::workload::proxy_request::{Generator, Operation};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -131,4 +135,110 @@ fn no_metrics_means_no_listener() {
     let ended = place.run(&Database::sqlite(&place, "rows").rows(100), &["--no-metrics"]);
     let _: Value = ended.json(0);
     assert!(!ended.stderr.contains("metrics"), "{}", ended.stderr);
+}
+
+/// 400 requests of every kind through a gateway to a mock model, of which those of one route are refused.
+fn requests() -> Value {
+    json!({
+        "name": "asked", "seed": 7,
+        "target": {"http": {"start": {"upstream": {}, "gateway": {"access_log": false}}}},
+        "workload": {"proxy_request": {
+            "requests": 400, "replies": "mock", "users": [{"name": "ann"}, {"name": "bob"}], "models": ["small", "large"],
+            "channels": ["east", "west"],
+            "mix": [
+                {"name": "chat", "weight": 4, "chat": {"max_tokens": 5, "headers": {"x-channel": "{{channel}}"}}},
+                {"name": "stream", "weight": 2, "chat": {"stream": true, "max_tokens": 9}},
+                {"name": "socket", "websocket": {"messages": 3}},
+                {"name": "refused", "http": {"path": "/nowhere"}}
+            ]
+        }},
+        "load": {"executor": "shared-iterations", "vus": 4},
+        "gates": ["rejected < 400"]
+    })
+}
+
+/// What must be counted of [`requests`], by series: from the seed alone.
+fn expected_of_requests(scenario: &Value) -> BTreeMap<String, f64> {
+    let workload: ProxyRequest = serde_json::from_value(scenario["workload"]["proxy_request"].clone()).unwrap();
+    let generator = Generator::new(7, "any", &workload);
+    let mut expected = BTreeMap::new();
+    for operation in (0..400).map(|index| generator.operation(index)) {
+        let Operation { route, user, model, channel, words, .. } = operation;
+        let (user, model, channel) = (&workload.users[user].name, &workload.models[model], &workload.channels[channel]);
+        let (channel, model, protocol, status) = [
+            (channel.as_str(), model.as_str(), "http", "success"),
+            ("-", model, "sse", "success"),
+            ("-", "-", "websocket", "success"),
+            ("-", "-", "http", "error"),
+        ][route];
+        let mut add = |series: String, much: f64| *expected.entry(series).or_insert(0.0) += much;
+        let named = format!("channel=\"{channel}\",model=\"{model}\"");
+        add(format!("aiproxy_requests_total{{{named},protocol=\"{protocol}\",status=\"{status}\",user_name=\"{user}\"}}"), 1.0);
+        add(format!("aiproxy_response_time_seconds_count{{{named},protocol=\"{protocol}\"}}"), 1.0);
+        add(format!("aiproxy_request_body_bytes_count{{channel=\"{channel}\"}}"), 1.0);
+        if route < 2 {
+            let tokens = |kind: &str| format!("aiproxy_tokens_total{{channel=\"{channel}\",kind=\"{kind}\",model=\"{model}\"}}");
+            add(tokens("prompt"), f64::from(words));
+            add(tokens("completion"), [5.0, 9.0][route]);
+        }
+        if route == 1 {
+            add(format!("aiproxy_time_to_first_token_seconds_count{{{named}}}"), 1.0);
+            add(format!("aiproxy_inter_token_latency_seconds_count{{{named}}}"), 8.0);
+        }
+        if route == 2 {
+            add("aiproxy_websocket_connections_total{channel=\"-\"}".to_owned(), 1.0);
+        }
+        let table = ["chat", "stream", "socket", "refused"][route];
+        add(
+            format!("batchsql_records_processed_total{{database=\"http\",table=\"{table}\",test_name=\"asked\"}}"),
+            f64::from(u8::from(route < 3)),
+        );
+        if route < 3 {
+            let labels = "database=\"http\",operation=\"proxy_request\",test_name=\"asked\"";
+            add(format!("batchsql_response_time_seconds_count{{{labels}}}"), 1.0);
+        } else {
+            add("batchsql_errors_total{database=\"http\",error_type=\"final:status\",test_name=\"asked\"}".to_owned(), 1.0);
+        }
+    }
+    expected
+}
+
+#[test]
+fn every_request_is_counted_under_its_labels() {
+    let place = Place::new();
+    let scenario = requests();
+    let mut running = place.start(&scenario, &["--metrics-listen", "127.0.0.1:0", "--metrics-linger", "10m"]);
+    let address = running.metrics_address();
+    running.until("the report", |it| it.printed().ends_with('\n').then_some(()));
+    let samples = scrape(address);
+    let expected = expected_of_requests(&scenario);
+    assert!(expected.len() > 30, "{expected:#?}");
+    for (series, value) in &expected {
+        assert_eq!(samples.get(series), Some(value), "{series}: {samples:#?}");
+    }
+    let counted = |samples: &BTreeMap<String, f64>| {
+        samples.iter().filter(|(s, _)| s.starts_with("aiproxy_requests_total{")).map(|(_, n)| n).sum::<f64>()
+    };
+    assert_eq!((counted(&samples), counted(&expected)), (400.0, 400.0));
+    assert!(!samples.contains_key("aiproxy_api_keys_total"), "only a gateway has it");
+    let said = promtool_complaints(&get(address, "/metrics"));
+    assert!(said.is_none_or(|said| said == BTreeSet::from(["batchsql_batch_execution_duration_ms".to_owned()])));
+    running.signal(Signal::SIGTERM);
+    let report = running.end().json(0);
+    assert_eq!(report["http"]["streams"].as_u64().map(|streams| streams > 0), Some(true));
+}
+
+/// The names that `promtool check metrics` complains of, or nothing if it is not there.
+fn promtool_complaints(text: &str) -> Option<BTreeSet<String>> {
+    let promtool = std::env::var("BATCHSQL_TEST_PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
+    let mut command = Command::new(promtool);
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        println!("left out: promtool is not installed");
+        return None;
+    };
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    Some(said.lines().filter(|line| !line.is_empty()).map(|line| line.split(' ').next().unwrap().to_owned()).collect())
 }

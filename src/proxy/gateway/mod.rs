@@ -46,7 +46,7 @@ use self::outbound::Outbound;
 use self::refusal::Refusal;
 use self::store::Store;
 use crate::proxy::profile;
-use crate::proxy::running::Running;
+use crate::proxy::running::{self, Running};
 use crate::proxy::seen::Seen;
 use crate::proxy::stats::{self, Stats};
 use crate::runner::say;
@@ -91,7 +91,7 @@ pub async fn start(config: Config, listen: SocketAddr, stop: CancellationToken) 
     let problems: Vec<String> = config.problems().into_iter().map(|(path, message)| format!("{path}: {message}")).collect();
     anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n"));
     let in_use = || format!("--listen {listen} cannot be had; name a free address");
-    let listener = TcpListener::bind(listen).await.with_context(in_use)?;
+    let listener = running::listen(listen).with_context(in_use)?;
     let address = listener.local_addr().with_context(in_use)?;
     let gateway = Arc::new(Gateway::open(config).await?);
     if gateway.config.access_log {

@@ -33,7 +33,7 @@ pub use config::Config;
 use ledger::Ledger;
 use service::{Seen, Service};
 
-use super::running::Running;
+use super::running::{self, Running};
 
 /// How long replies under way may take to end once the server is to stop; their pauses are skipped.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub async fn start(config: Config, listen: SocketAddr, stop: CancellationToken) -> anyhow::Result<Running> {
     config.check()?;
     let stop = stop.child_token();
-    let listener = TcpListener::bind(listen).await.map_err(|error| match error.kind() {
+    let listener = running::listen(listen).map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => {
             anyhow::anyhow!("upstream: {listen} is in use; end what listens there, or choose another address with --listen")
         }

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::judge::{judge, times};
 use super::measure::Measured;
+use super::meter::{Counted, Ended, Meter};
 use super::request::Builder;
 use super::timer::Timer;
-use crate::http::{Client, Config, Failed, Reply};
+use crate::http::{Client, Config, Failed, Kind, Reply, Request};
 use crate::ledger::Outcome;
 use crate::ledger::requests::{Answer, RequestWriter, encode};
 use crate::metrics::PrometheusMetricsReporter;
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     pub(super) tally: Arc<Tally>,
     pub(super) ledger: RequestWriter,
     pub(super) reporter: Option<PrometheusMetricsReporter>,
+    pub(super) meter: Option<Meter>,
     pub(super) routes: Vec<String>,
     /// Places of `load.max_in_flight`, of the arrival rates.
     pub(super) places: Arc<Semaphore>,
@@ -72,6 +74,9 @@ struct Unwritten {
 const FLUSH_AFTER: Duration = Duration::from_millis(1);
 const FLUSH_BYTES: usize = 4096;
 
+/// Metrics wait for others no longer than this.
+const METRICS_AFTER: Duration = Duration::from_millis(100);
+
 /// Open operations begun before the lane lets replies be read.
 const BURST: u32 = 16;
 
@@ -81,6 +86,7 @@ struct Lane {
     client: Client,
     direct: Option<Client>,
     measured: RefCell<Measured>,
+    counted: RefCell<Counted>,
     unwritten: RefCell<Unwritten>,
 }
 
@@ -96,6 +102,7 @@ pub(super) fn run(shared: &Arc<Shared>, number: u64, offered: oneshot::Sender<Of
         client,
         direct,
         measured: RefCell::new(Measured::new(shared.routes.len())),
+        counted: RefCell::default(),
         unwritten: RefCell::new(Unwritten { encoded: Vec::with_capacity(2 * FLUSH_BYTES), since: Instant::now() }),
     });
     LocalSet::new().block_on(&runtime, async {
@@ -112,6 +119,7 @@ pub(super) fn run(shared: &Arc<Shared>, number: u64, offered: oneshot::Sender<Of
         done.cancel();
         let _ = flusher.await;
         lane.flush();
+        lane.counted.borrow().flush();
         lane.client.close().await;
         if let Some(direct) = &lane.direct {
             direct.close().await;
@@ -122,9 +130,11 @@ pub(super) fn run(shared: &Arc<Shared>, number: u64, offered: oneshot::Sender<Of
 
 async fn flush_now_and_then(lane: Rc<Lane>, done: CancellationToken) {
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let mut metrics = tokio::time::interval(METRICS_AFTER);
     loop {
         tokio::select! {
             _ = ticks.tick() => lane.flush(),
+            _ = metrics.tick() => lane.counted.borrow().flush(),
             () = done.cancelled() => return,
         }
     }
@@ -264,14 +274,15 @@ impl Lane {
             shared.tally.keep(Err(error));
             let failure = Failure { class: ErrorClass::Other, applied: Applied::No, message };
             let failed = Failed { failure, sent: None, partial: None };
-            return self.record(&operation, due, &Err(failed));
+            return self.record(&operation, due, 0, &Err(failed));
         }
         shared.in_flight.fetch_add(1, Ordering::Relaxed);
         let mut made = None;
-        let result = self.client.exchange(shared.builder.request(&operation, &mut made)).await;
+        let request = shared.builder.request(&operation, &mut made);
+        let result = self.client.exchange(request).await;
         shared.in_flight.fetch_sub(1, Ordering::Relaxed);
         shared.active[self.number as usize].store(self.client.pool().active, Ordering::Relaxed);
-        let done = self.record(&operation, due, &result);
+        let done = self.record(&operation, due, body_bytes(request), &result);
         if let (Some(client), Some(builder), Ok(proxied)) = (&self.direct, &shared.direct_builder, &result)
             && let Ok(direct) = client.exchange(builder.request(&operation, &mut made)).await
             && due.saturating_duration_since(shared.epoch) >= shared.main
@@ -282,7 +293,8 @@ impl Lane {
         done
     }
 
-    fn record(&self, operation: &Operation, due: Instant, result: &Result<Reply, Failed>) -> Instant {
+    /// `body`: bytes of the request's.
+    fn record(&self, operation: &Operation, due: Instant, body: u64, result: &Result<Reply, Failed>) -> Instant {
         let shared = &self.shared;
         let judged = judge(&shared.builder, operation, result);
         let (sent, done) = match result {
@@ -309,6 +321,13 @@ impl Lane {
             shared.server.get_or_init(|| reply.headers.get("server").unwrap_or_default().to_owned());
         }
         drop(measured);
+        if let Some(meter) = &shared.meter {
+            let reply = result.as_ref().map_or_else(|failed| failed.partial.as_deref(), Some);
+            // What was never sent took the time until that was known.
+            let took = done.saturating_duration_since(sent.unwrap_or(due));
+            let ended = Ended { acknowledged: outcome == Outcome::Acknowledged, took, body, reply };
+            self.counted.borrow_mut().count(meter, operation, &ended);
+        }
         self.export(operation, due, done, service, outcome, judged.failure);
         done
     }
@@ -349,5 +368,12 @@ impl Lane {
         };
         reporter.executed(&batch, took);
         reporter.finished(&batch, &outcome, took);
+    }
+}
+
+fn body_bytes(request: &Request) -> u64 {
+    match &request.kind {
+        Kind::Echo(messages) => messages.iter().map(|message| message.len() as u64).sum(),
+        Kind::Plain | Kind::Chat => request.body.len() as u64,
     }
 }

@@ -3,6 +3,7 @@
 mod judge;
 mod lane;
 mod measure;
+mod meter;
 mod request;
 mod started;
 mod timer;
@@ -34,6 +35,7 @@ use crate::target::{PoolUse, TargetError};
 use crate::workload::proxy_request::Generator;
 use lane::Shared;
 use measure::Measured;
+use meter::Meter;
 use request::Builder;
 use started::Started;
 
@@ -118,6 +120,7 @@ fn shared(
         tally: Arc::clone(&run.tally),
         ledger,
         reporter: run.reporter.clone(),
+        meter: run.options.metrics.as_ref().map(|metrics| Meter::new(metrics, proxy, &http.url)),
         routes,
         places: Arc::new(Semaphore::new(places)),
         next: AtomicU64::new(0),
@@ -224,6 +227,12 @@ impl Drive for Requests {
         };
         let evidence = verify::Evidence { ledger: &ledger, upstream_ledger: self.upstream_ledger.as_deref(), log: self.log.as_ref() };
         verify::verify(&run.scenario, &self.proxy, &evidence, self.load_ended, &run.options.progress.phase("verify")).await
+    }
+
+    /// What was verified is no sign: ledgers and log outlive a service.
+    async fn gone(&mut self, _: &Integrity) -> bool {
+        let config = &self.shared.config;
+        reach("target.http.url", config.url.as_str(), &config.settings).await.is_err()
     }
 
     fn seen(&self) -> TargetSeen {

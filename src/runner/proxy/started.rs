@@ -22,6 +22,8 @@ const GATEWAY_LOG: &str = "gateway.db";
 pub(super) struct Started {
     upstream: Option<Running>,
     gateway: Option<Running>,
+    /// Ends both when a run is given up.
+    given_up: CancellationToken,
     /// Where the upstream says what reached it.
     pub(super) upstream_ledger: Option<PathBuf>,
     /// Where the gateway logs.
@@ -42,7 +44,7 @@ pub(super) async fn start(http: &mut HttpTarget, proxy: &mut ProxyRequest, folde
     let Some(start) = http.start.take() else { return Ok(started) };
     if let Some(config) = start.upstream {
         let ledger = folder.join(UPSTREAM_LEDGER);
-        let running = upstream::start(upstream::Config { ledger: Some(ledger.clone()), ..config }, ANY, CancellationToken::new()).await?;
+        let running = upstream::start(upstream::Config { ledger: Some(ledger.clone()), ..config }, ANY, started.given_up.clone()).await?;
         http.url = format!("http://{}", running.address);
         if http.direct_url.as_deref() == Some(UPSTREAM) {
             http.direct_url = Some(http.url.clone());
@@ -56,7 +58,7 @@ pub(super) async fn start(http: &mut HttpTarget, proxy: &mut ProxyRequest, folde
             config.problems().into_iter().map(|(path, what)| format!("target.http.start.gateway.{path}: {what}")).collect();
         ensure!(problems.is_empty(), "{}", problems.join("\n"));
         started.log = Some(log_of(&config));
-        let running = gateway::start(config, ANY, CancellationToken::new()).await?;
+        let running = gateway::start(config, ANY, started.given_up.clone()).await?;
         http.url = format!("http://{}", running.address);
         started.gateway = Some(running);
     }
@@ -101,5 +103,11 @@ impl Started {
         for running in [self.gateway.take(), self.upstream.take()].into_iter().flatten() {
             running.stop().await;
         }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.given_up.cancel();
     }
 }

@@ -154,7 +154,10 @@ impl Rules {
 
     fn template(&mut self, at: &str, text: &str, proxy: &ProxyRequest) {
         for piece in text.split("{{").skip(1) {
-            let name = piece.split_once("}}").map_or(piece, |(name, _)| name);
+            let Some((name, _)) = piece.split_once("}}") else {
+                self.when(true, at, || "has `{{` without `}}`".to_owned());
+                continue;
+            };
             self.when(!PLACEHOLDERS.contains(&name), at, || {
                 format!("`{{{{{name}}}}}` is no placeholder; known: {}", PLACEHOLDERS.map(|known| format!("{{{{{known}}}}}")).join(", "))
             });
@@ -233,4 +236,177 @@ fn url_problem(url: &str, allow_hosts: &[String], insecure_tls: bool) -> Option<
     }
     (parsed.scheme() == "http" && !insecure_tls)
         .then(|| "goes beyond loopback without TLS; write https://, or pass --insecure-tls (target.insecure_tls: true)".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    /// What is told of a scenario of requests with some values replaced, by JSON pointer.
+    fn told(changes: &[(&str, Value)]) -> Vec<String> {
+        let mut scenario = json!({
+            "name": "t", "target": {"http": {"url": "http://127.0.0.1:1", "client": {}, "timeouts": {}}},
+            "workload": {"proxy_request": {"requests": 10, "replies": "mock", "users": [{"name": "ann"}], "id": {}, "mix": [{"chat": {}}]}},
+            "load": {"executor": "shared-iterations"}, "verify": {},
+            "reconcile": {"database": {"sqlite": {"path": "log.db"}}, "columns": {}}
+        });
+        for (pointer, value) in changes {
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            scenario.pointer_mut(parent).unwrap_or_else(|| panic!("{pointer}"))[key] = value.clone();
+        }
+        let problems = super::super::check(&serde_json::from_value(scenario).unwrap());
+        problems.into_iter().map(|(path, message)| format!("{path}: {message}")).collect()
+    }
+
+    /// Asserts that one change is refused by one message that begins as given.
+    fn refused(pointer: &str, value: Value, begins: &str) {
+        let told = told(&[(pointer, value)]);
+        assert!(told.len() == 1 && told[0].starts_with(begins), "{pointer}: {told:?}\ninstead of {begins}");
+    }
+
+    const NONE: [String; 0] = [];
+
+    #[test]
+    fn a_sound_scenario_passes() {
+        assert_eq!(told(&[]), NONE);
+        let start = json!({"start": {"upstream": {}, "gateway": {}}, "direct_url": "upstream"});
+        assert_eq!(told(&[("/target/http", start), ("/reconcile", json!({}))]), NONE);
+        let beyond = json!({"http": {"url": "https://example.com/api"}, "allow_hosts": ["EXAMPLE.com"]});
+        assert_eq!(told(&[("/target", beyond)]), NONE);
+        let plain = json!({"http": {"url": "http://example.com"}, "allow_hosts": ["example.com"], "insecure_tls": true});
+        assert_eq!(told(&[("/target", plain)]), NONE);
+    }
+
+    #[test]
+    fn requests_need_one_service_and_its_url() {
+        let http = json!({"url": "http://127.0.0.1:1"});
+        refused("/target", json!({"http": http, "sqlite": {}}), "target.sqlite: is for workload.batch_insert; write http: {url: …}");
+        refused("/target", json!({}), "target: has no HTTP service; add http: {url: …}");
+        let url = "target.http.url: ";
+        for (given, why) in [
+            ("", "is no URL ("),
+            ("127.0.0.1:80", "is no URL ("),
+            ("ftp://127.0.0.1", "begins with `ftp:`; write http://host:port"),
+            ("http://ann:pw@127.0.0.1", "carries a login; "),
+            ("http://127.0.0.1/?a=1", "has a query or a fragment; "),
+            ("http://127.0.0.1/#a", "has a query or a fragment; "),
+            ("https://example.com", "host `example.com` is beyond loopback; "),
+        ] {
+            refused("/target/http/url", json!(given), &format!("{url}{why}"));
+            refused("/target/http/direct_url", json!(given), &format!("target.http.direct_url: {why}"));
+        }
+        let plain = json!({"http": {"url": "http://example.com"}, "allow_hosts": ["example.com"]});
+        refused("/target", plain, "target.http.url: goes beyond loopback without TLS; write https://");
+    }
+
+    #[test]
+    fn waits_have_bounds() {
+        for key in ["keep_alive", "connect_timeout", "tls_timeout", "response_header_timeout", "idle_timeout"] {
+            refused(&format!("/target/http/client/{key}"), json!("0s"), &format!("target.http.client.{key}: is 0s; write "));
+        }
+        for key in ["first_token", "between_tokens", "total"] {
+            refused(&format!("/target/http/timeouts/{key}"), json!("0s"), &format!("target.http.timeouts.{key}: is 0s; write "));
+        }
+        refused("/reconcile/wait", json!("0s"), "reconcile.wait: is 0s; write ");
+        refused("/verify/allow_lost", json!({"within": "0s"}), "verify.allow_lost.within: is 0s; write ");
+    }
+
+    #[test]
+    fn what_a_scenario_starts_hangs_together() {
+        let start = |start: Value, begins: &str| refused("/target/http", json!({"start": start}), begins);
+        let given = json!({"start": {"upstream": {}}, "url": "http://127.0.0.1:1"});
+        refused("/target/http", given, "target.http.url: is what target.http.start starts; remove one of them");
+        start(json!({}), "target.http.start: starts nothing; add upstream: {} or gateway: {}");
+        let latency = json!({"latency": {"median": "1s", "p99": "1ms"}});
+        start(json!({"upstream": latency}), "target.http.start.upstream: latency.p99 (1ms) is below latency.median (1s)");
+        start(json!({"upstream": {"ledger": "x"}}), "target.http.start.upstream.ledger: lies in the run's folder here; remove it");
+        start(json!({"gateway": {}}), "target.http.start.gateway.channels: has nobody to lead to; ");
+        let channels = json!([{"name": "a", "url": "http://127.0.0.1:1"}]);
+        let unpaired = json!({"start": {"gateway": {"channels": channels}}, "direct_url": "upstream"});
+        refused("/target/http", unpaired, "target.http.direct_url: `upstream` needs target.http.start.upstream");
+    }
+
+    #[test]
+    fn users_prompts_and_ids_can_be_sent() {
+        let proxy = |key: &str, value: Value, begins: &str| {
+            refused(&format!("/workload/proxy_request/{key}"), value, &format!("workload.proxy_request.{begins}"));
+        };
+        proxy("prompt", json!({"min": 0, "max": 5}), "prompt: a prompt has 1 to 10000 words");
+        proxy("prompt", json!({"min": 1, "max": 10_001}), "prompt: a prompt has 1 to 10000 words");
+        proxy("prompt", json!({"min": 6, "max": 5}), "prompt: min 6 is above max 5");
+        proxy("id/header", json!("x y"), "id.header: \"x y\" is no header's name");
+        proxy("users", json!([{"name": " "}]), "users.0.name: 1 to 100 bytes");
+        proxy("users", json!([{"name": "x".repeat(101)}]), "users.0.name: 1 to 100 bytes");
+        proxy("users", json!([{"name": "a", "key": ""}]), "users.0.key: is empty or has characters");
+        proxy("users", json!([{"name": "a", "key": "a\nb"}]), "users.0.key: is empty or has characters");
+        proxy("requests", Value::Null, "requests: is missing; shared-iterations needs requests");
+    }
+
+    #[test]
+    fn a_kind_of_request_is_one_that_can_be_sent_and_checked() {
+        for (mix, begins) in [
+            (json!({}), ": has 0 of chat, http and websocket; write exactly one"),
+            (json!({"chat": {}, "http": {}}), ": has 2 of chat, http and websocket; write exactly one"),
+            (json!({"chat": {"path": "v1"}}), ".chat.path: begins with `/` and has no blanks"),
+            (json!({"http": {"path": "/a b"}}), ".http.path: begins with `/` and has no blanks"),
+            (json!({"websocket": {"path": ""}}), ".websocket.path: begins with `/` and has no blanks"),
+            (json!({"chat": {"headers": {"a b": "c"}}}), ".chat.headers.a b: is no header: "),
+            (json!({"http": {"headers": {"a": "b\nc"}}}), ".http.headers.a: is no header: "),
+            (json!({"http": {"headers": {"Host": "x"}}}), ".http.headers.Host: is set by the client; remove it"),
+            (json!({"chat": {"headers": {"a": "{{who}}"}}}), ".chat.headers.a: `{{who}}` is no placeholder; known: {{id}}, "),
+            (json!({"http": {"method": "FETCH"}}), ".http.method: \"FETCH\" is none of GET, "),
+            (json!({"http": {"path": "/{{x}}"}}), ".http.path: `{{x}}` is no placeholder"),
+            (json!({"http": {"query": {"a": "{{x}}"}}}), ".http.query: `{{x}}` is no placeholder"),
+            (json!({"http": {"body": "{{id"}}), ".http.body: has `{{` without `}}`"),
+            (json!({"http": {"body": "{{channel}}"}}), ".http.body: {{channel}} needs workload.proxy_request.channels"),
+            (json!({"chat": {}, "checks": {"status": [200, 99]}}), ".checks.status: statuses are 100 to 599"),
+            (json!({"chat": {}, "checks": {"json": {"choices": 1}}}), ".checks.json.choices: is no JSON pointer; write e.g. /choices"),
+            (json!({"chat": {}, "checks": {"body_contains": "{{x}}"}}), ".checks.body_contains: `{{x}}` is no placeholder"),
+            (json!({"chat": {}, "checks": {"body": "{{x}}"}}), ".checks.body: `{{x}}` is no placeholder"),
+        ] {
+            refused("/workload/proxy_request/mix", json!([mix]), &format!("workload.proxy_request.mix.0{begins}"));
+        }
+    }
+
+    #[test]
+    fn a_log_is_in_one_database_and_has_an_id() {
+        refused("/reconcile/columns/id", json!(""), "reconcile.columns.id: names no column; it is needed");
+        refused("/reconcile/query", json!(" "), "reconcile.query: is empty; write a SELECT");
+        refused("/reconcile/database", Value::Null, "reconcile.database: is missing; say where the gateway keeps its log");
+        refused("/reconcile/database", json!({}), "reconcile.database: has 0 of sqlite, postgres and mysql; write exactly one");
+        let two = json!({"sqlite": {"path": "a"}, "mysql": {"url": "mysql://a@localhost/b"}});
+        refused("/reconcile/database", two, "reconcile.database: has 2 of sqlite, postgres and mysql; write exactly one");
+        refused("/reconcile/database", json!({"sqlite": {}}), "reconcile.database.sqlite.path: is missing; name the file");
+        let far = json!({"postgres": {"url": "postgres://a@example.com/b"}});
+        refused("/reconcile/database", far, "reconcile.database.postgres.url: ");
+        let lost = [("/reconcile", Value::Null), ("/verify/allow_lost", json!({"within": "5s"}))];
+        assert_eq!(told(&lost), ["verify.allow_lost: needs reconcile, for it is about the gateway's log"]);
+        let ledger = [("/workload/proxy_request/replies", json!("any")), ("/verify/upstream_ledger", json!("up.jsonl"))];
+        let mend = "is the mock upstream's; write workload.proxy_request.replies: mock, or remove it";
+        assert_eq!(told(&ledger), [format!("verify.upstream_ledger: {mend}")]);
+    }
+
+    #[test]
+    fn rows_and_requests_have_their_own_settings_and_gates() {
+        refused("/gates", json!(["rows_per_second > 1"]), "gates.0: rows_per_second is of batch inserts; write requests_per_second");
+        let rows = [
+            ("/workload", json!({"batch_insert": {"rows": 10}})),
+            ("/target", json!({"sqlite": {}, "http": {"url": "http://127.0.0.1:1"}})),
+            ("/verify", json!({"upstream_ledger": "x", "allow_lost": {"within": "1s"}})),
+            ("/gates", json!(["requests_per_second > 1", "inter_token.p50 < 1s"])),
+        ];
+        let foreign = "is for workload.proxy_request; remove it";
+        assert_eq!(
+            told(&rows),
+            [
+                format!("target.http: {foreign}"),
+                format!("reconcile: {foreign}"),
+                format!("verify.upstream_ledger: {foreign}"),
+                format!("verify.allow_lost: {foreign}"),
+                "gates.0: requests_per_second is of requests; write rows_per_second".to_owned(),
+                "gates.1: inter_token.p50 is of requests; write response or service".to_owned(),
+            ]
+        );
+    }
 }
