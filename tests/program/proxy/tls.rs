@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::gateway;
+use super::gateway;
 use crate::place::{Place, assert_anomalies};
 
 /// Leads to the upstream, in the version that was agreed on.
