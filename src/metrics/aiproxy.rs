@@ -268,10 +268,10 @@ impl LocalSeries {
         if request.success { &self.success } else { &self.error }.inc();
         self.response_time.observe(request.response_time.as_secs_f64());
         let bytes = [request.request_bytes, request.response_bytes];
-        for kind in 0..2 {
+        for (kind, bytes) in bytes.into_iter().enumerate() {
             self.tokens[kind].inc_by(request.tokens[kind]);
             self.cost[kind].inc_by(request.cost[kind].max(0.0)); // a counter never falls
-            self.bytes[kind].observe(bytes[kind] as f64);
+            self.bytes[kind].observe(bytes as f64);
         }
         self.last_bytes.set(Some(bytes));
         if let Some(sessions) = &self.websockets {
@@ -290,8 +290,8 @@ impl LocalSeries {
     /// Adds up what was counted since the last time. Costs next to nothing if that is nothing.
     pub fn flush(&self) {
         let Some(last) = self.last_bytes.take() else { return };
-        for kind in 0..2 {
-            self.to.last_bytes[kind].set(last[kind] as f64);
+        for (gauge, bytes) in self.to.last_bytes.iter().zip(last) {
+            gauge.set(bytes as f64);
         }
         [&self.success, &self.error].into_iter().chain(&self.tokens).chain(&self.websockets).for_each(LocalIntCounter::flush);
         self.cost.iter().for_each(LocalCounter::flush);
