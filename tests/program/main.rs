@@ -5,7 +5,6 @@ mod cli;
 #[path = "../common/mod.rs"]
 mod common;
 mod database;
-mod gateway;
 mod gone;
 mod integrity;
 mod interrupt;
@@ -13,11 +12,6 @@ mod load;
 mod metrics;
 mod place;
 mod proxy;
-mod proxy_crash;
-mod proxy_freeze;
-mod proxy_reconcile;
-mod proxy_scenarios;
-mod proxy_tls;
 mod trouble;
 
 /// Makes one test a database of each function: `fn(&Place, &Database)`.

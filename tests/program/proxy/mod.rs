@@ -2,15 +2,20 @@
 //! and before servers that do everything a server must not.
 
 mod checks;
+mod crash;
 mod double;
+mod gateway;
 mod hostile;
 mod load;
 mod planted;
+mod reconcile;
 mod refused;
+mod scenarios;
 mod secrets;
 #[allow(dead_code, reason = "the tests of the client, whose it is, need more of it")]
 #[path = "../../http/server.rs"]
 mod server;
+mod tls;
 mod websocket;
 
 use serde_json::{Value, json};
