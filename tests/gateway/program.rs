@@ -102,17 +102,22 @@ async fn what_is_wrong_is_told_at_once() {
             ]
         )
     );
-    let (status, said) = Program::start(&place, "channels: []\nusers: 5\n", &[]).ends().await;
+    let (status, said) = Program::start(&place, "channels: 3\nusers: 5\n", &[]).ends().await;
     assert_eq!(
         (status.code(), said),
         (
             Some(2),
             vec![
-                "batchsql: gateway.yaml:1:11: channels: has 0 items; at least 1 are needed".to_owned(),
+                "batchsql: gateway.yaml:1:11: channels: expected a list, found the number 3".to_owned(),
                 "gateway.yaml:2:8: users: expected a list, found the number 5".to_owned(),
             ]
         )
     );
+    let (status, said) = Program::start(&place, "channels: []\n", &[]).ends().await;
+    assert_eq!(status.code(), Some(2));
+    for key in ["channels", "users"] {
+        assert!(said.iter().any(|line| line.ends_with(&format!("{key}: has nobody; name at least one"))), "{said:?}");
+    }
     let (status, said) = Program::start(&place, &config(&place, &model), &[("ALICE_KEY", "sk"), ("PPROF_ENABLED", "maybe")]).ends().await;
     assert_eq!((status.code(), said.len()), (Some(2), 1), "{said:?}");
 }
