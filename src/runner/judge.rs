@@ -210,12 +210,11 @@ fn notes(run: &Run, main: &Stats, watched: &Watched) -> Vec<String> {
     }
     let service = latencies(main).service;
     if service.count > 0 && service.p99_ms.is_none() {
-        // The rows of a batch are answered together.
-        let answered = match run.scenario.workload {
-            Workload::BatchInsert(_) => "batches",
-            Workload::ProxyRequest(_) => "requests",
-        };
-        notes.push(format!("too few {answered} were answered for a p99: it takes at least a hundred"));
+        // The rows of a batch are answered together: one whole answer must lie beyond, and five operations.
+        notes.push(match run.scenario.workload {
+            Workload::BatchInsert(_) => "too few batches were answered for a p99: it takes at least a hundred".to_owned(),
+            Workload::ProxyRequest(_) => "too few requests were answered for a p99: it takes at least five hundred".to_owned(),
+        });
     }
     notes
 }

@@ -245,7 +245,7 @@ impl Drive for Requests {
         };
         let server = self.shared.server.get().filter(|server| !server.is_empty());
         TargetSeen {
-            name: server.cloned().unwrap_or_else(|| "HTTP service".to_owned()),
+            name: server.map(String::as_str).or(self.started.name()).unwrap_or("HTTP service").to_owned(),
             version: format!("at {}", self.shared.config.url.as_str().trim_end_matches('/')),
             database: "http".to_owned(),
             settings,

@@ -98,6 +98,12 @@ pub(super) fn log(folder: &Path, scenario: &Scenario) -> Option<LogDatabase> {
 }
 
 impl Started {
+    /// What requests go to, if it was started.
+    pub(super) fn name(&self) -> Option<&'static str> {
+        let gateway = self.gateway.as_ref().map(|_| "batchsql proxy");
+        gateway.or(self.upstream.as_ref().map(|_| "batchsql upstream"))
+    }
+
     /// Ends what was started, the gateway first.
     pub(super) async fn stop(&mut self) {
         for running in [self.gateway.take(), self.upstream.take()].into_iter().flatten() {
