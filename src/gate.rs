@@ -472,7 +472,6 @@ impl JsonSchema for Gate {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
     use proptest::sample::select;
     use serde_json::json;

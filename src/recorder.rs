@@ -377,7 +377,6 @@ impl Recorder {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);

@@ -315,7 +315,6 @@ fn rate_offered(main: Option<&Sample>) -> GateResult {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::scenario::Executor;
     use crate::scenario::units::Time;

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use super::reader::{each_record, header, no_header};
 use super::writer::Frames;
 use super::{Header, LedgerError, Outcome, kind, put_varint, take_varint};
+use crate::workload::reply::fnv1a;
 
 /// Operations whose intent is written at once.
 const BLOCK: u64 = 256;
@@ -44,10 +45,10 @@ pub struct Answer {
     pub checked: bool,
 }
 
-/// 64 bits that stand for a text (FNV-1a; Fowler, Noll, Vo).
+/// 64 bits that stand for a text.
 #[must_use]
 pub fn digest(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    fnv1a(text.as_bytes())
 }
 
 /// An open ledger of requests.
@@ -261,7 +262,6 @@ impl RequestLedger {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 

@@ -1,5 +1,4 @@
 //! What is written comes back; what a crash cuts off is recognised; what is damaged is refused.
-#![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;
 

@@ -1,5 +1,4 @@
 //! The exporter as Prometheus sees it.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -444,21 +443,26 @@ async fn a_port_in_use_is_an_error_when_asked_for_and_gives_way_when_not() {
     metrics.stop_server().await;
 }
 
-#[test]
-fn promtool_complains_of_the_excused_name_alone() {
+/// What `promtool check metrics` says of `text`; `None`, and said so, where it is not installed.
+pub(super) fn promtool(text: &str) -> Option<String> {
     let promtool = std::env::var("BATCHSQL_TEST_PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
     let child =
         Command::new(promtool).args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let Ok(mut child) = child else {
         println!("left out: promtool is not installed");
-        return;
+        return None;
     };
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    Some(String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[test]
+fn promtool_complains_of_the_excused_name_alone() {
     let metrics = PrometheusMetrics::new();
     let reporter = reporter(&metrics);
     exercise(&reporter);
-    child.stdin.take().unwrap().write_all(metrics.render().as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let Some(said) = promtool(&metrics.render()) else { return };
     let complained: BTreeSet<&str> = said.lines().filter_map(|line| line.split(' ').find(|word| word.starts_with("batchsql_"))).collect();
     assert_eq!(complained, BTreeSet::from(["batchsql_batch_execution_duration_ms"]), "{said}");
     assert_eq!(said.lines().filter(|line| !line.is_empty()).count(), 1, "{said}");

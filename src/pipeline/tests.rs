@@ -1,5 +1,4 @@
 //! Every row ends in exactly one outcome, whatever the target does.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::sync::Mutex;

@@ -110,7 +110,6 @@ fn seconds(value: &str, least: i64) -> Result<Time, String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use serde_json::{Value, json};
 
     use super::*;

@@ -115,7 +115,6 @@ fn without_the_profiler(frames: &mut pprof::Frames) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::io::Read as _;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 

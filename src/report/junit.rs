@@ -69,7 +69,6 @@ fn case(class: &str, name: &str, verdict: Verdict, messages: &[String]) -> TestC
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::report::sample;
 

@@ -34,7 +34,6 @@ pub fn csv(timeline: &[Second]) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::report::sample;
 

@@ -190,7 +190,6 @@ pub(super) fn word<T: Serialize>(value: &T) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn scenario(target: serde_json::Value, method: &str) -> Scenario {

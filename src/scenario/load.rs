@@ -219,7 +219,6 @@ fn check(tree: &Node, instance: &Value, changes: Changes<'_>, problems: &mut Vec
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const FINE: &str = "name: t\ntarget: {sqlite: {}}\nworkload: {batch_insert: {rows: 10}}\nload: {executor: shared-iterations}\n";

@@ -82,7 +82,6 @@ fn put(node: &mut Node, steps: &[&str], value: Node, at: At) -> Result<(), Strin
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use serde_json::json;
 
     use super::*;

@@ -370,7 +370,6 @@ fn pragma_problem(pragma: Pragma, value: &PragmaValue) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use serde_json::{Value, json};
 
     use super::*;

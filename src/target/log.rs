@@ -136,7 +136,6 @@ fn unusable(key: &str, found: &str) -> TargetError {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[tokio::test]

@@ -93,7 +93,6 @@ fn too_large(table: &Table, row: &Row, len: usize, limit: usize) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::table::{Column, ColumnType, Value};
 

@@ -1,5 +1,4 @@
 //! Every anomaly, planted by hand: exactly its class, its count and its key, whatever the ranges are.
-#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 

@@ -166,7 +166,6 @@ fn word(rng: &mut Xoshiro256PlusPlus, text: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn workload() -> ProxyRequest {

@@ -239,7 +239,6 @@ async fn pass(gateway: &Gateway, mut ticket: Ticket, answer: Answer) -> Response
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn parts(uri: &str, headers: &[(&'static str, &str)]) -> Parts {

@@ -94,7 +94,6 @@ fn node(value: Value, at: At) -> Node {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn env(name: &str) -> Option<String> {

@@ -74,7 +74,6 @@ fn without_password<S: Serializer>(url: &Option<String>, serializer: S) -> Resul
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -1,5 +1,4 @@
 //! Known requests in, every number out; databases that fail, and real ones.
-#![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -105,7 +105,6 @@ fn refused(refusal: &Refusal) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -157,7 +157,6 @@ impl Iterator for Records {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn record(n: u32) -> UpstreamRecord {

@@ -91,7 +91,6 @@ impl Draw {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::proxy::upstream::config::Stalls;
     use crate::scenario::units::{Share, Time};

@@ -1,8 +1,6 @@
 //! What came back of one request: its outcome, and what the ledger keeps of it. Nothing is judged for good here; the verifier does
 //! that afterwards, from the ledger.
 
-use std::time::Instant;
-
 use super::request::Builder;
 use crate::http::{Chat, Failed, Reply};
 use crate::ledger::Outcome;
@@ -133,12 +131,4 @@ fn checks(builder: &Builder, operation: &Operation, reply: &Reply, checks: &Chec
         }
     }
     None
-}
-
-/// When an exchange was sent and ended, as far as it came.
-pub(super) fn times(result: &Result<Reply, Failed>, now: Instant) -> (Option<Instant>, Instant) {
-    match result {
-        Ok(reply) => (Some(reply.sent), reply.done),
-        Err(failed) => (failed.sent, now),
-    }
 }

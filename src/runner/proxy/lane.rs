@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
-use super::judge::{judge, times};
+use super::judge::judge;
 use super::measure::Measured;
 use super::meter::{Counted, Ended, Meter};
 use super::request::Builder;
@@ -302,7 +302,7 @@ impl Lane {
         let judged = judge(&shared.builder, operation, result);
         let (sent, done) = match result {
             Ok(reply) => (Some(reply.sent), reply.done),
-            Err(_) => times(result, Instant::now()),
+            Err(failed) => (failed.sent, Instant::now()),
         };
         let service = sent.map_or(Duration::ZERO, |sent| done.saturating_duration_since(sent));
         let outcome = judged.answer.outcome.unwrap_or(Outcome::Unknown);

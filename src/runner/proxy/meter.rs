@@ -143,7 +143,6 @@ fn body_bytes(reply: &Reply) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use serde_json::json;
 
     use super::*;

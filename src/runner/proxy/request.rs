@@ -168,7 +168,6 @@ impl Builder {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn builder(mix: serde_json::Value, id: &str) -> Builder {

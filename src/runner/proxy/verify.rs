@@ -34,10 +34,7 @@ pub(super) async fn verify(
     load_ended: Instant,
     progress: &PhaseProgress,
 ) -> Integrity {
-    match judge(scenario, proxy, evidence, load_ended, progress).await {
-        Ok(integrity) => integrity,
-        Err(reason) => Integrity::inconclusive(reason),
-    }
+    judge(scenario, proxy, evidence, load_ended, progress).await.unwrap_or_else(Integrity::inconclusive)
 }
 
 async fn judge(
@@ -55,13 +52,7 @@ async fn judge(
         Some(path) => Some(upstream_ids(path, ledger, &generator, proxy, limit, progress).await?),
         None => None,
     };
-    let (log, lag) = match (evidence.log, &scenario.reconcile) {
-        (Some(_), Some(_)) => {
-            let (rows, lag) = log_rows(scenario, evidence, &generator, proxy, load_ended, progress).await?;
-            (Some(rows), Some(lag))
-        }
-        _ => (None, None),
-    };
+    let (log, lag) = log_rows(scenario, evidence, &generator, proxy, load_ended, progress).await?.unzip();
     let mut requests = Requests::new(ledger, &generator, proxy);
     requests.replies();
     if let Some(ids) = upstream {
@@ -128,8 +119,8 @@ async fn log_rows(
     proxy: &ProxyRequest,
     load_ended: Instant,
     progress: &PhaseProgress,
-) -> Result<(Vec<LogRow>, Duration), String> {
-    let (Some(reconcile), Some(database)) = (&scenario.reconcile, evidence.log) else { return Ok((Vec::new(), Duration::ZERO)) };
+) -> Result<Option<(Vec<LogRow>, Duration)>, String> {
+    let (Some(reconcile), Some(database)) = (&scenario.reconcile, evidence.log) else { return Ok(None) };
     let query = reconcile.query.replace("{{ids}}", &generator.ids());
     let mut log = Log::open(database, &query, scenario.target.insecure_tls).await.map_err(|error| error.to_string())?;
     let must = acknowledged(evidence.ledger, generator, |route| proxy.mix[route].is_logged());
@@ -146,7 +137,7 @@ async fn log_rows(
         if over || (now >= must.len() as u64 && read < found) {
             let rows = log.rows(&reconcile.columns).await.map_err(|error| error.to_string())?;
             if over || all_there(&must, rows.iter().map(|row| row.id.as_str()), generator) {
-                return Ok((rows, grown.saturating_duration_since(load_ended)));
+                return Ok(Some((rows, grown.saturating_duration_since(load_ended))));
             }
             read = found;
         }

@@ -78,7 +78,6 @@ pub(super) fn verify(scenario: &Scenario, proxy: &ProxyRequest) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use serde_json::json;
 
     use super::super::plan;

@@ -242,7 +242,6 @@ fn url_problem(url: &str, allow_hosts: &[String], insecure_tls: bool) -> Option<
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use serde_json::{Value, json};
 
     /// What is told of a scenario of requests with some values replaced, by JSON pointer.

@@ -158,7 +158,6 @@ fn be<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::table::write_decimal;
 

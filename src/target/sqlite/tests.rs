@@ -1,5 +1,4 @@
 //! The SQLite target on real files.
-#![allow(clippy::unwrap_used)]
 
 use super::*;
 use crate::scenario::{Pragma, PragmaProfile, PragmaValue};

@@ -1,4 +1,3 @@
-#![allow(clippy::unwrap_used)]
 //! Each anomaly, planted into answers, an upstream's ids and log rows, is found exactly.
 
 use std::collections::HashMap;
