@@ -1,6 +1,7 @@
 //! The HTTP client of the load: requests in, what came back and when out. One [`Client`] belongs to one thread; its connections are
 //! its own, so that nothing is locked on the way. Plain HTTP/1.1 goes through a small codec of our own (the load loop is what this
-//! project exists for), over TLS too; HTTP/2 goes through hyper.
+//! project exists for), over TLS too; HTTP/2 goes through hyper. Beside it, `service` asks what
+//! is not under load.
 
 mod answer;
 mod chat;
@@ -14,6 +15,7 @@ mod headers;
 mod http1;
 mod http2;
 mod intake;
+pub(crate) mod service;
 mod sse;
 
 use std::time::{Duration, Instant};
