@@ -95,6 +95,9 @@ pub struct RunArgs {
     /// Serve no metrics.
     #[arg(long, conflicts_with_all = ["metrics_listen", "metrics_linger"])]
     pub no_metrics: bool,
+    /// Leave the container of a scenario's target running after the run, and say how to reach it.
+    #[arg(long)]
+    pub keep_containers: bool,
     /// Shell command to run between drain and verification.
     #[arg(long, value_name = "CMD")]
     pub before_verify: Option<String>,

@@ -6,6 +6,7 @@ use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{CheckArgs, RunArgs, Scenarios, VerifyArgs};
+use crate::container;
 use crate::metrics::{DEFAULT_LISTEN, PrometheusMetrics};
 use crate::redact;
 use crate::report::{self, Integrity, IntegrityVerdict, Report, Verdict};
@@ -32,7 +33,10 @@ pub(crate) async fn run(args: RunArgs) -> u8 {
         }
         match run_one(&args, file, &mut metrics, &stop).await {
             Ok(report) => codes.extend([exit_code(&report), show(&args, &report)]),
-            Err(Refused { error, secrets }) => codes.push(failed(&error, &secrets)),
+            Err(Refused { error, secrets }) => {
+                codes.push(failed(&error, &secrets));
+                codes.extend(stop.is_cancelled().then_some(INTERRUPTED));
+            }
         }
     }
     if let Some(metrics) = metrics {
@@ -64,6 +68,7 @@ async fn run_one(
         metrics: metrics.clone(),
         before_verify: args.before_verify.clone(),
         no_verify: args.no_verify,
+        keep_containers: args.keep_containers,
         reproduce: reproduce(file, scenario.seed, &secrets),
         secrets: secrets.clone(),
         progress: progress(args.quiet || args.json),
@@ -143,6 +148,7 @@ async fn watch_signals(stop: CancellationToken) {
     stop.cancel();
     say("batchsql: stopping; what was submitted is drained, verified and reported (once more to stop at once)");
     signal().await;
+    container::remove_all().await;
     std::process::exit(i32::from(INTERRUPTED));
 }
 

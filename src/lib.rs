@@ -7,11 +7,12 @@
 //! - [`pipeline`]: the batch writer, also a library of its own, with [`metrics`] as one of its observers
 //! - [`table`]: rows and columns, the data all of them share
 //! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
-//! - [`runner`]: the phases of a run
+//! - [`runner`]: the phases of a run; `container`: targets that are started for it
 //! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
 
 pub mod cli;
 mod commands;
+mod container;
 pub mod environment;
 pub mod gate;
 pub mod http;

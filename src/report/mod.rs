@@ -119,6 +119,18 @@ pub struct TargetSeen {
     pub settings: BTreeMap<String, String>,
     /// How rows travelled.
     pub method: String,
+    /// The container it was in, if it was started for the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerSeen>,
+}
+
+/// The container of a target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContainerSeen {
+    /// The image, as the scenario names it.
+    pub image: String,
+    /// What that name stood for: the digest at its registry, or, of an image that has none, its id.
+    pub digest: String,
 }
 
 /// One phase of a run.

@@ -58,6 +58,7 @@ pub(crate) fn passed() -> Report {
                 database: "sqlite".to_owned(),
                 settings: BTreeMap::from([("journal_mode".to_owned(), "wal".to_owned())]),
                 method: "prepared".to_owned(),
+                container: None,
             },
         },
         verdict: Verdict::Pass,
@@ -158,6 +159,7 @@ pub(crate) fn violated() -> Report {
                 database: "postgres".to_owned(),
                 settings: BTreeMap::new(),
                 method: "unnest".to_owned(),
+                container: None,
             },
             ..passed().environment
         },
@@ -219,6 +221,7 @@ pub(crate) fn answered() -> Report {
                 database: "http".to_owned(),
                 settings: BTreeMap::from([("max_per_host".to_owned(), "50".to_owned())]),
                 method: String::new(),
+                container: None,
             },
             ..passed().environment
         },

@@ -10,10 +10,15 @@ use crate::gate::{self, Evidence, Gate, Sample};
 use crate::recorder::{Phase, Recorder, Stats};
 use crate::report::{
     Environment, GateResult, Histograms, HttpReport, Integrity, IntegrityVerdict, Latencies, Outcomes, Phase as PhaseReport, Rate, Report,
-    SCHEMA_VERSION, Throughput, Verdict,
+    SCHEMA_VERSION, TargetSeen, Throughput, Verdict,
 };
 use crate::scenario::Workload;
 use crate::schedule::Schedule;
+
+/// What was driven, and what it was in.
+fn seen(run: &Run, drive: &dyn Drive) -> TargetSeen {
+    TargetSeen { container: run.container.as_ref().map(|container| container.seen.clone()), ..drive.seen() }
+}
 
 /// Everything a run found, with its verdict.
 pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Watched, integrity: Integrity, took: Duration) -> Report {
@@ -36,7 +41,7 @@ pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Wat
         seed: run.scenario.seed,
         scenario: crate::redact::redacted_scenario(&run.scenario, &run.options.secrets),
         reproduce: run.options.reproduce.clone(),
-        environment: Environment { target: drive.seen(), ..environment::fingerprint() },
+        environment: Environment { target: seen(run, drive), ..environment::fingerprint() },
         verdict,
         reasons,
         notes: notes(run, &main, &watched),

@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use crate::container::{self, Container};
 use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
 use crate::recorder::Recorder;
 use crate::report::{HttpReport, Integrity, IntegrityVerdict, Report, TargetSeen};
@@ -37,6 +38,8 @@ pub struct Options {
     pub before_verify: Option<String>,
     /// Leaves verification out; the run is inconclusive.
     pub no_verify: bool,
+    /// Leaves the target's container running.
+    pub keep_containers: bool,
     /// The command that repeats the run.
     pub reproduce: String,
     /// What must not be shown.
@@ -61,6 +64,8 @@ pub(crate) struct Run {
     pub(crate) tally: Arc<tally::Tally>,
     pub(crate) reporter: Option<PrometheusMetricsReporter>,
     pub(crate) schedule: Schedule,
+    /// The container the target is in, if it was started for the run.
+    pub(crate) container: Option<container::Facts>,
     /// Ends the load of this run alone.
     pub(crate) stop: CancellationToken,
 }
@@ -147,13 +152,23 @@ pub(crate) struct Phases {
     pub(crate) target_gone: bool,
 }
 
-/// Runs `scenario` and writes its report.
+/// Runs `scenario` and writes its report; a container for it is started before and removed after everything else.
 ///
 /// # Errors
-/// When the run could not begin: folder, target, table or metrics port. Whatever goes wrong later is in the report.
-pub async fn run(scenario: Scenario, options: Options) -> anyhow::Result<Report> {
+/// When the run could not begin: folder, container, target, table or metrics port. Whatever goes wrong later is in the report.
+pub async fn run(scenario: Scenario, mut options: Options) -> anyhow::Result<Report> {
+    let id = run_id(&scenario);
+    let container = container::start(&id, &scenario, &mut options).await?;
+    let report = run_on(&id, scenario, options, container.as_ref()).await;
+    if let Some(container) = container {
+        container.end().await;
+    }
+    report
+}
+
+async fn run_on(id: &str, scenario: Scenario, options: Options, container: Option<&Container>) -> anyhow::Result<Report> {
     let began = Instant::now();
-    let (run, mut drive) = begin(scenario, options).await?;
+    let (run, mut drive) = begin(id, scenario, options, container).await?;
     let monitor = Monitor::start(&run, drive.gauges());
     let offered = drive.offer(&run).await;
     let load_end = run.epoch.elapsed();
@@ -176,18 +191,26 @@ pub async fn run(scenario: Scenario, options: Options) -> anyhow::Result<Report>
 
 /// Makes the run's folder, connects and prepares the target: everything that can refuse a run before it has begun. The one place
 /// that branches on the workload.
-async fn begin(scenario: Scenario, options: Options) -> anyhow::Result<(Run, Box<dyn Drive>)> {
-    let id = run_id(&scenario);
-    let folder = make_folder(&options.report_dir, &id)?;
+async fn begin(
+    id: &str,
+    scenario: Scenario,
+    options: Options,
+    container: Option<&Container>,
+) -> anyhow::Result<(Run, Box<dyn Drive>)> {
+    let folder = make_folder(&options.report_dir, id)?;
+    let target = container.map_or_else(|| scenario.target.clone(), |container| container.target().clone());
     let begun = match &scenario.workload {
-        Workload::BatchInsert(_) => batch::begin(&id, &folder, scenario, options).await,
-        Workload::ProxyRequest(_) => proxy::begin(&id, &folder, scenario, options).await,
+        Workload::BatchInsert(_) => batch::begin(id, &folder, scenario, &target, options).await,
+        Workload::ProxyRequest(_) => proxy::begin(id, &folder, scenario, &target, options).await,
     };
-    if begun.is_err() {
-        // A run that never began leaves nothing behind, not even what a server started for it had written.
-        let _ = std::fs::remove_dir_all(&folder);
+    match begun {
+        Ok((run, drive)) => Ok((Run { container: container.map(Container::facts), ..run }, drive)),
+        Err(error) => {
+            // A run that never began leaves nothing behind, not even what a server started for it had written.
+            let _ = std::fs::remove_dir_all(&folder);
+            Err(error)
+        }
     }
-    begun
 }
 
 impl Run {
@@ -210,6 +233,7 @@ impl Run {
             recorder: Arc::new(Recorder::new(epoch, scenario.load.warmup.0, windows, workers)),
             tally: Arc::default(),
             schedule: Schedule::new(&scenario.load),
+            container: None,
             started_at: jiff::Timestamp::now().to_string(),
             stop: options.stop.child_token(),
             epoch,

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 
 use super::{Progress, Run, batch, proxy};
+use crate::container;
 use crate::ledger;
 use crate::redact::{HIDDEN, redact};
 use crate::report::Integrity;
@@ -20,6 +21,9 @@ pub(super) async fn hook(run: &Run, command: &str, table: Option<&str>) -> Resul
     shell.arg("-c").arg(command).env("BATCHSQL_RUN_ID", &run.id).env("BATCHSQL_RUN_FOLDER", &run.folder);
     if let Some(table) = table {
         shell.env("BATCHSQL_TABLE", table);
+    }
+    if let Some(container) = &run.container {
+        shell.env("BATCHSQL_CONTAINER", &container.name);
     }
     // Standard output is the report's alone.
     let output = shell.stdin(std::process::Stdio::null()).output().await.map_err(|e| format!("--before-verify cannot be run: {e}"))?;
@@ -56,6 +60,9 @@ pub async fn verify_run(folder: &Path, database_url: Option<&str>, progress: &Pr
     password_is_known(folder, &scenario.target.postgres, &scenario.target.mysql)?;
     let path = folder.join(ledger::FILE);
     let run_id = ledger::header(&path)?.run_id;
+    if let (Workload::BatchInsert(_), Some(_)) = (&scenario.workload, &scenario.target.container) {
+        scenario.target = container::kept(&run_id, &scenario).await?;
+    }
     let report_dir = folder.parent().unwrap_or(Path::new("."));
     match &scenario.workload {
         Workload::BatchInsert(insert) => batch::verify_again(&scenario, insert, &path, &run_id, report_dir, progress).await,

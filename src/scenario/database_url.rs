@@ -10,6 +10,9 @@ use super::{PragmaProfile, Scenario, ServerConfig, SqliteConfig, TargetConfig, W
 use crate::redact::{percent_decode, redact, redact_url, secrets_of_url};
 use crate::target::{Database, Method};
 
+/// What a URL on the command line means for a container.
+const NOT_STARTED: &str = "ignored: target.container; no container is started, the URL says what is driven";
+
 impl TargetConfig {
     /// The kind of database, if exactly one is set.
     #[must_use]
@@ -35,6 +38,9 @@ fn scheme_of(database: Database) -> &'static [&'static str] {
 pub(super) fn server_problem(database: Database, url: &str, allow_hosts: &[String]) -> Option<String> {
     let schemes = scheme_of(database);
     let shape = format!("write {}://user@host:port/database", schemes[0]);
+    if url.is_empty() {
+        return Some(format!("is missing; {shape}"));
+    }
     let parsed = match Url::parse(url) {
         Ok(parsed) => parsed,
         Err(error) => return Some(format!("is no URL ({error}); {shape}, special characters of the password as %XX")),
@@ -94,6 +100,7 @@ pub(super) fn replace_database(scenario: &mut Scenario, url: &str) -> Result<Vec
     let target = &mut scenario.target;
     let former = target.sqlite.take();
     (target.postgres, target.mysql) = (None, None);
+    notes.extend(target.container.take().map(|_| NOT_STARTED.to_owned()));
     let server = ServerConfig { url: url.to_owned() };
     match database {
         Database::Sqlite => {
@@ -147,7 +154,7 @@ pub(super) fn replace_service(scenario: &mut Scenario, url: &str) -> Result<Vec<
     }
     let http = scenario.target.http.get_or_insert_default();
     (http.url, http.start) = (url.to_owned(), None);
-    Ok(Vec::new())
+    Ok(scenario.target.container.take().map(|_| NOT_STARTED.to_owned()).into_iter().collect())
 }
 
 /// The settings of `config` that say anything.
@@ -237,6 +244,14 @@ mod tests {
         let notes = apply_database_url(&mut sqlite("auto"), "sqlite://x.db?mode=rwc").unwrap();
         assert_eq!(notes, ["ignored: what follows `?` in the URL; pragmas belong into target.sqlite.pragmas"]);
         assert!(apply_database_url(&mut sqlite("auto"), "sqlite::memory:").unwrap_err().contains("in memory"));
+    }
+
+    #[test]
+    fn a_url_stands_in_for_a_container() {
+        let mut scenario = scenario(serde_json::json!({"postgres": {}, "container": {"image": "postgres:17"}}), "auto");
+        assert_eq!(rules::check(&scenario), []);
+        assert_eq!(apply_database_url(&mut scenario, "mysql://root@127.0.0.1/x").unwrap(), [NOT_STARTED]);
+        assert_eq!((scenario.target.database(), &scenario.target.container), (Some(Database::Mysql), &None));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::database_url::{replace_database, replace_service};
 use super::tree::{At, MAX_BYTES, Node, Refusal};
-use super::{Scenario, interpolate, overrides, rules, schema, tree};
+use super::{Scenario, container, interpolate, overrides, rules, schema, tree};
 use crate::redact::{redact, secrets_of_url};
 
 /// A scenario and what it was made from.
@@ -135,6 +135,7 @@ fn resolve(
     refusals.extend(overrides::apply(&mut tree, changes.set));
     let instance = tree.to_json();
     collect_secrets(&instance, secrets);
+    secrets.extend(container::secrets(&instance["target"]["container"]["env"]));
     secrets.sort();
     secrets.dedup();
     let mut found = Vec::new();

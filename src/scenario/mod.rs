@@ -1,6 +1,7 @@
 //! One experiment as a file: the types below are the single source of what a scenario may say. Their JSON Schema validates the
 //! file ([`load`]), their `serde` form is what reports keep, and [`rules`] refuses what no type can.
 
+pub mod container;
 pub mod database_url;
 pub mod http;
 pub mod interpolate;
@@ -86,6 +87,9 @@ pub struct TargetConfig {
     /// An HTTP service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<http::HttpTarget>,
+    /// Starts that kind of target for the run, in a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<container::Container>,
     /// Connections to a database and their time limits.
     #[serde(default)]
     pub pool: Pool,
@@ -159,7 +163,9 @@ pub enum PragmaValue {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerConfig {
-    /// `postgres://user:password@host:port/database` or `mysql://…`; passwords belong into `${ENV}`.
+    /// `postgres://user:password@host:port/database` or `mysql://…`; passwords belong into `${ENV}`. Absent: what `target.container`
+    /// starts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
 }
 

@@ -5,6 +5,7 @@ mod proxy;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::container::Container;
 use super::database_url::{name_of, word};
 use super::{BatchInsert, Charset, ColumnConfig, Executor, Load, Scenario, VerifyMethod, Workload};
 use crate::gate::{Gate, Metric};
@@ -143,15 +144,33 @@ pub fn plan(scenario: &Scenario, ddl: &[String]) -> String {
 fn target(scenario: &Scenario) -> String {
     let target = &scenario.target;
     let server = target.postgres.as_ref().or(target.mysql.as_ref()).map(|server| redact_url(&server.url));
+    let started = target.container.as_ref().map(container);
     let file = target.sqlite.as_ref().map(|sqlite| {
         let path = sqlite.path.clone().unwrap_or_else(|| format!("<report-dir>/data/{}.db", scenario.name));
         let pragmas = if sqlite.pragmas.is_empty() { String::new() } else { format!(" and {} pragmas of its own", sqlite.pragmas.len()) };
         format!("{path}, profile {}{pragmas}", word(&sqlite.profile))
     });
     if let Some(http) = &target.http {
-        return proxy::service(http);
+        return proxy::service(http, started);
     }
-    format!("{}: {}", target.database().map_or("none", name_of), server.or(file).unwrap_or_default())
+    format!("{}: {}", target.database().map_or("none", name_of), started.or(server).or(file).unwrap_or_default())
+}
+
+/// What would be started.
+fn container(container: &Container) -> String {
+    let mut text = format!("a container of {}, started for the run", container.image);
+    let limits = [
+        ("arguments", container.args.join(" ")),
+        ("environment", container.env.keys().cloned().collect::<Vec<_>>().join(", ")),
+        ("in memory", container.tmpfs.join(", ")),
+        ("memory", container.memory.as_ref().map(word).unwrap_or_default()),
+        ("cores", container.cpus.map(grouped).unwrap_or_default()),
+        ("port", container.host_port.map(|port| port.to_string()).unwrap_or_default()),
+    ];
+    for (what, value) in limits.into_iter().filter(|(_, value)| !value.is_empty()) {
+        let _ = write!(text, "; {what}: {value}");
+    }
+    text
 }
 
 fn column(insert: &BatchInsert, config: &ColumnConfig) -> String {

@@ -6,6 +6,7 @@ mod proxy;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::container;
 use super::database_url::{method_fits, name_of, server_problem, word};
 use super::units::Time;
 use super::{
@@ -61,6 +62,7 @@ pub fn check(scenario: &Scenario) -> Vec<(String, String)> {
         }
     }
     rules.gates(scenario);
+    rules.found.extend(container::problems(scenario));
     rules.found
 }
 
@@ -110,7 +112,8 @@ impl Rules {
         self.when(set.is_empty(), "target", || "has no database; add one of sqlite: {}, postgres: {url: …} or mysql: {url: …}".to_owned());
         self.when(set.len() > 1, "target", || format!("has {}; keep one of them", set.join(" and ")));
         for (database, server) in [(Database::Postgres, &target.postgres), (Database::Mysql, &target.mysql)] {
-            let problem = server.as_ref().and_then(|server| server_problem(database, &server.url, &target.allow_hosts));
+            let server = server.as_ref().filter(|server| target.container.is_none() || !server.url.is_empty());
+            let problem = server.and_then(|server| server_problem(database, &server.url, &target.allow_hosts));
             self.found.extend(problem.map(|problem| (format!("target.{}.url", database.as_str()), problem)));
         }
         if let Some(sqlite) = &target.sqlite {

@@ -55,6 +55,45 @@ impl JsonSchema for Time {
     }
 }
 
+/// An amount of memory, written with its unit: `512MiB`, `2GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// In bytes.
+    pub bytes: u64,
+}
+
+const MEMORY_PATTERN: &str = "^[1-9][0-9]{0,5} ?(MiB|GiB)$";
+
+impl Serialize for Memory {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mebibytes = self.bytes >> 20;
+        if mebibytes.is_multiple_of(1024) {
+            serializer.collect_str(&format_args!("{}GiB", mebibytes / 1024))
+        } else {
+            serializer.collect_str(&format_args!("{mebibytes}MiB"))
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Memory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        let amount = |unit: &str, bits: u32| text.strip_suffix(unit)?.trim().parse::<u32>().ok().map(|n| u64::from(n) << bits);
+        let bytes = amount("MiB", 20).or_else(|| amount("GiB", 30));
+        bytes.map(|bytes| Self { bytes }).ok_or_else(|| D::Error::custom(format!("{text:?} is no amount of memory; write e.g. 512MiB or 2GiB")))
+    }
+}
+
+impl JsonSchema for Memory {
+    fn schema_name() -> Cow<'static, str> {
+        "Memory".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": MEMORY_PATTERN, "description": "An amount of memory with its unit: 512MiB, 2GiB" })
+    }
+}
+
 /// A share between 0 and 1; also written `10%`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
 pub struct Share(pub f64);
@@ -181,6 +220,18 @@ mod tests {
         assert_eq!(read("0.25h"), Some(Duration::from_secs(900)));
         assert_eq!(read("2days"), Some(Duration::from_secs(172_800)));
         for wrong in ["5", "-5s", "5 parsecs", "", "s", "1w", "0.0001h", "99999999999d"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn memory_carries_its_unit() {
+        let read = |text: &str| serde_json::from_value::<Memory>(json!(text)).ok().filter(|_| valid::<Memory>(&json!(text)));
+        for (text, bytes, written) in [("512MiB", 512 << 20, "512MiB"), ("2 GiB", 2 << 30, "2GiB"), ("1024MiB", 1 << 30, "1GiB")] {
+            assert_eq!(read(text), Some(Memory { bytes }), "{text}");
+            assert_eq!(serde_json::to_value(Memory { bytes }).unwrap(), json!(written));
+        }
+        for wrong in ["512", "1GB", "0MiB", "1.5GiB", "-1GiB", "GiB"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }

@@ -16,7 +16,7 @@ use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
 use crate::pipeline::observer::Observer;
 use crate::pipeline::{Pipeline, default_concurrency};
 use crate::report::{Integrity, TargetSeen};
-use crate::scenario::{BatchInsert, Scenario};
+use crate::scenario::{BatchInsert, Scenario, TargetConfig};
 use crate::target::{self, PoolUse, Target, WritePlan};
 use observe::Watch;
 
@@ -29,10 +29,16 @@ struct Batch {
     pipeline: Option<Arc<Pipeline>>,
 }
 
-/// Connects, makes the table and starts the pipeline.
-pub(super) async fn begin(id: &str, folder: &Path, scenario: Scenario, options: Options) -> anyhow::Result<(Run, Box<dyn Drive>)> {
+/// Connects to `reached`, makes the table and starts the pipeline.
+pub(super) async fn begin(
+    id: &str,
+    folder: &Path,
+    scenario: Scenario,
+    reached: &TargetConfig,
+    options: Options,
+) -> anyhow::Result<(Run, Box<dyn Drive>)> {
     let insert = scenario.workload.batch_insert().context("the workload is batch inserts")?.clone();
-    let target = target::connect(&scenario.target, &context(&scenario, &insert, &options.report_dir, id, true)).await?;
+    let target = target::connect(reached, &context(&scenario, &insert, &options.report_dir, id, true)).await?;
     let plan = WritePlan { table: insert.table(), conflict: insert.conflict, method: insert.method };
     let plan = target.resolve(plan, insert.pipeline.flush_size)?;
     target.create(&plan.table, id).await?;
@@ -141,6 +147,7 @@ impl Drive for Batch {
             database: self.target.database().as_str().to_owned(),
             settings: info.settings.iter().cloned().collect(),
             method: format!("{:?}", self.plan.method).to_lowercase(),
+            container: None,
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::recorder::Phase;
 use crate::report::{HttpReport, Integrity, TargetSeen};
 use crate::scenario::http::{ClientSettings, HttpTarget};
 use crate::scenario::proxy::{LogDatabase, ProxyRequest};
-use crate::scenario::{Scenario, Workload};
+use crate::scenario::{Scenario, TargetConfig, Workload};
 use crate::target::{PoolUse, TargetError};
 use crate::workload::proxy_request::Generator;
 use lane::Shared;
@@ -54,9 +54,15 @@ struct Requests {
 }
 
 /// Starts what the scenario starts, and makes sure that the service answers.
-pub(super) async fn begin(id: &str, folder: &Path, scenario: Scenario, options: Options) -> anyhow::Result<(Run, Box<dyn Drive>)> {
+pub(super) async fn begin(
+    id: &str,
+    folder: &Path,
+    scenario: Scenario,
+    reached: &TargetConfig,
+    options: Options,
+) -> anyhow::Result<(Run, Box<dyn Drive>)> {
     let Workload::ProxyRequest(mut proxy) = scenario.workload.clone() else { bail!("the workload is requests") };
-    let mut http = scenario.target.http.clone().context("the target is an HTTP service")?;
+    let mut http = reached.http.clone().context("the target is an HTTP service")?;
     let started = started::start(&mut http, &mut proxy, folder).await?;
     let settings = http.client.over(http.profile);
     for (key, url) in [("target.http.url", Some(&http.url)), ("target.http.direct_url", http.direct_url.as_ref())] {
@@ -250,6 +256,7 @@ impl Drive for Requests {
             database: "http".to_owned(),
             settings,
             method: String::new(),
+            container: None,
         }
     }
 

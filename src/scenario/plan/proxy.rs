@@ -6,7 +6,8 @@ use super::super::proxy::{Mix, ProxyRequest, Replies};
 use super::super::{Scenario, VerifyMethod};
 use super::grouped;
 
-pub(super) fn service(http: &HttpTarget) -> String {
+/// `container`: what is started for it.
+pub(super) fn service(http: &HttpTarget, container: Option<String>) -> String {
     let version = if http.version == Default::default() { String::new() } else { format!(", {}", word(&http.version)) };
     let direct = http.direct_url.as_ref().map(|url| format!("; each request paired with one to {url}")).unwrap_or_default();
     let place = match &http.start {
@@ -14,7 +15,7 @@ pub(super) fn service(http: &HttpTarget) -> String {
             let each = [gateway.as_ref().map(|_| "the reference gateway"), upstream.as_ref().map(|_| "the mock upstream")];
             format!("{}, started for the run", each.into_iter().flatten().collect::<Vec<_>>().join(" before "))
         }
-        None => http.url.clone(),
+        None => container.unwrap_or_else(|| http.url.clone()),
     };
     format!("HTTP: {place}{version}{direct}")
 }
