@@ -67,12 +67,17 @@ fn the_readmes_name_every_command_and_no_other() {
 
 #[test]
 fn the_readmes_name_every_scenario_and_no_other() {
-    let folder = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")).unwrap();
-    let files: BTreeSet<String> = folder.map(|entry| format!("scenarios/{}", entry.unwrap().file_name().to_str().unwrap())).collect();
-    assert!(files.contains("scenarios/quickstart.yaml"), "{files:?}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files: BTreeSet<String> = ["scenarios", "scenarios/containers"]
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path()))
+        .filter(|path| path.is_file())
+        .map(|path| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert!(files.contains("scenarios/quickstart.yaml") && files.contains("scenarios/containers/postgres.yaml"), "{files:?}");
     for readme in READMES {
         let mut named = words(&read(readme), "scenarios/");
-        named.remove("scenarios/");
+        named.retain(|name| !name.ends_with('/'));
         assert_eq!(named, files, "{readme}");
     }
 }
