@@ -339,3 +339,71 @@ async fn answers(target: &TargetConfig, plan: &Plan<'_>, scenario: &Scenario, op
     };
     target::connect(&target, &context).await.map(|_| ()).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::runner::Progress;
+
+    const POSTGRES: &str = "postgres:17-alpine";
+
+    fn scenario() -> Scenario {
+        let value = json!({
+            "name": "t", "target": {"postgres": {}, "container": {"image": POSTGRES}},
+            "workload": {"batch_insert": {"rows": 1}}, "load": {"executor": "shared-iterations"}
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn options() -> Options {
+        Options {
+            report_dir: std::env::temp_dir(),
+            metrics: None,
+            before_verify: None,
+            no_verify: false,
+            keep_containers: false,
+            reproduce: String::new(),
+            secrets: Vec::new(),
+            progress: Progress::Off,
+            stop: CancellationToken::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_login_of_any_characters_fits_into_a_url() {
+        let env = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let env = env(&[("POSTGRES_USER", "a b"), ("POSTGRES_PASSWORD", "p@s/s:#"), ("POSTGRES_DB", "d?")]);
+        let url = database_url(Database::Postgres, "127.0.0.1:49153", &env);
+        assert_eq!(url, "postgres://a%20b:p%40s%2Fs%3A%23@127.0.0.1:49153/d%3F");
+        let url = database_url(Database::Mysql, "127.0.0.1:49153", &BTreeMap::new());
+        assert_eq!(url, "mysql://root@127.0.0.1:49153/batchsql");
+    }
+
+    /// As in `main`: the panic unwinds through the runtime.
+    #[test]
+    fn a_panic_in_mid_run_removes_the_container() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let engine = runtime.block_on(async {
+            let docker = engine::connect().await.ok()?;
+            docker.inspect_image(POSTGRES).await.ok().map(|_| docker)
+        });
+        let Some(docker) = engine else { return println!("left out: no container engine, or no image {POSTGRES}") };
+        let run_id = format!("panic-{}", std::process::id());
+        let left = || runtime.block_on(engine::labelled(&docker, &format!("{}={run_id}", engine::RUN), true)).unwrap().len();
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            runtime.block_on(async {
+                let _container = start(&run_id, &scenario(), &mut options()).await.unwrap().unwrap();
+                assert!(!engine::labelled(&docker, engine::OWNER, false).await.unwrap().is_empty());
+                std::panic::panic_any("in mid-run");
+            })
+        }));
+        assert_eq!(unwound.unwrap_err().downcast_ref(), Some(&"in mid-run"));
+        assert_eq!(left(), 0);
+    }
+}
