@@ -27,6 +27,8 @@ pub(super) const RUN: &str = "batchsql.run";
 pub(super) const OWNER: &str = "batchsql.owner";
 /// Longest wait for an answer that needs no work.
 const PROMPT: Duration = Duration::from_secs(10);
+/// Longest silence of a pull.
+const STALL: Duration = Duration::from_secs(120);
 /// Pulls that take longer are shown.
 const SHORT_PULL: Duration = Duration::from_secs(1);
 /// Lines of a container's log that are shown when it failed.
@@ -81,7 +83,8 @@ async fn pull(docker: &Docker, name: &str, progress: &Progress) -> Result<(), St
     // Bytes had and bytes in all of each layer that says so.
     let mut layers: HashMap<String, (i64, i64)> = HashMap::new();
     let mut stream = docker.create_image(Some(CreateImageOptionsBuilder::new().from_image(name).build()), None, None);
-    while let Some(step) = stream.next().await {
+    let stalled = |_| format!("nothing came for {} s", STALL.as_secs());
+    while let Some(step) = timeout(STALL, stream.next()).await.map_err(stalled)? {
         let step = step.map_err(|error| error.to_string())?;
         let amount = step.progress_detail.and_then(|detail| Some((detail.current?, detail.total?)));
         if let (Some(layer), Some(amount), Some("Downloading")) = (step.id, amount, step.status.as_deref()) {

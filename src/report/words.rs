@@ -249,7 +249,8 @@ pub(super) fn latency_legend(report: &Report) -> Vec<String> {
 pub(super) fn target(report: &Report) -> String {
     let target = &report.environment.target;
     let method = if target.method.is_empty() { String::new() } else { format!(", method {}", plain(&target.method)) };
-    let container = target.container.as_ref().map(|container| format!(", in a container of {}", plain(&container.image))).unwrap_or_default();
+    let container =
+        target.container.as_ref().map(|container| format!(", in a container of {}", plain(&container.image))).unwrap_or_default();
     match target.name.as_str() {
         "" => "never reached".to_owned(),
         name => format!("{} {}{method}{container}", plain(name), plain(&target.version)),

@@ -191,12 +191,7 @@ async fn run_on(id: &str, scenario: Scenario, options: Options, container: Optio
 
 /// Makes the run's folder, connects and prepares the target: everything that can refuse a run before it has begun. The one place
 /// that branches on the workload.
-async fn begin(
-    id: &str,
-    scenario: Scenario,
-    options: Options,
-    container: Option<&Container>,
-) -> anyhow::Result<(Run, Box<dyn Drive>)> {
+async fn begin(id: &str, scenario: Scenario, options: Options, container: Option<&Container>) -> anyhow::Result<(Run, Box<dyn Drive>)> {
     let folder = make_folder(&options.report_dir, id)?;
     let target = container.map_or_else(|| scenario.target.clone(), |container| container.target().clone());
     let begun = match &scenario.workload {

@@ -276,7 +276,8 @@ mod tests {
             let loaded = load(&path, Changes::default(), &|_| None).map_err(|p| p.to_string()).unwrap();
             assert_eq!(loaded.scenario.name, path.file_stem().unwrap().to_str().unwrap());
             assert!(
-                text.starts_with("# For ") && text.contains(&format!("batchsql run {}", path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display())),
+                text.starts_with("# For ")
+                    && text.contains(&format!("batchsql run {}", path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display())),
                 "{path:?}"
             );
             // What reports keep is a valid scenario again.

@@ -80,7 +80,9 @@ impl<'de> Deserialize<'de> for Memory {
         let text = Cow::<str>::deserialize(deserializer)?;
         let amount = |unit: &str, bits: u32| text.strip_suffix(unit)?.trim().parse::<u32>().ok().map(|n| u64::from(n) << bits);
         let bytes = amount("MiB", 20).or_else(|| amount("GiB", 30));
-        bytes.map(|bytes| Self { bytes }).ok_or_else(|| D::Error::custom(format!("{text:?} is no amount of memory; write e.g. 512MiB or 2GiB")))
+        bytes
+            .map(|bytes| Self { bytes })
+            .ok_or_else(|| D::Error::custom(format!("{text:?} is no amount of memory; write e.g. 512MiB or 2GiB")))
     }
 }
 

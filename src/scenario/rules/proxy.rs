@@ -28,9 +28,8 @@ impl Rules {
         };
         let started = http.start.is_some();
         self.when(started && !http.url.is_empty(), "target.http.url", || "is what target.http.start starts; remove one of them".to_owned());
-        let given = |url: &&String| {
-            !(url.is_empty() && target.container.is_some()) && !(started && (url.is_empty() || url.as_str() == UPSTREAM))
-        };
+        let given =
+            |url: &&String| !(url.is_empty() && target.container.is_some()) && !(started && (url.is_empty() || url.as_str() == UPSTREAM));
         for (path, url) in [("target.http.url", Some(&http.url)), ("target.http.direct_url", http.direct_url.as_ref())] {
             let url = url.filter(given);
             let problem = url.and_then(|url| url_problem(url, &target.allow_hosts, target.insecure_tls));
