@@ -1,5 +1,6 @@
 //! Targets that a scenario starts for itself, by the real program on a real container engine. Each test asks the engine itself what is
 //! left of its run.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
