@@ -1,0 +1,2 @@
+//! How the stack around the runs is.
+pub(crate) mod command;
