@@ -25,8 +25,7 @@ pub(crate) async fn doctor(args: DoctorArgs) -> u8 {
         Ok(plan) => examine(plan).await,
         Err(error) => return commands::failed(&error, &secrets),
     };
-    let printed =
-        if json { commands::print_json(&diagnosis) } else { commands::print(&show::text(&diagnosis, commands::color())) };
+    let printed = if json { commands::print_json(&diagnosis) } else { commands::print(&show::text(&diagnosis, commands::color())) };
     match diagnosis.state {
         _ if printed != 0 => printed,
         State::Ill => ILL,

@@ -12,7 +12,7 @@ use super::{Finding, LIMIT};
 use crate::redact::{redact, redact_url, secrets_of_url};
 use crate::scenario::units::Time;
 use crate::scenario::{Pool, SqliteConfig, TargetConfig};
-use crate::target::{self, Context, Target as _, sqlite};
+use crate::target::{self, Context, sqlite};
 
 /// A write-ahead log of this length is no longer checkpointed as it should be.
 const LONG_WAL_BYTES: u64 = 256 << 20;
@@ -91,7 +91,10 @@ async fn embedded(path: PathBuf, config: SqliteConfig, named: bool) -> Finding {
     let file = path.clone();
     let opened = tokio::time::timeout(LIMIT, sqlite::blocking(move || sqlite::look(&file, &config))).await;
     let wal = wal_bytes(&path);
-    match opened.map_err(|_| format!("no answer within {}", humantime::format_duration(LIMIT))).and_then(|look| look.map_err(|e| e.to_string())) {
+    match opened
+        .map_err(|_| format!("no answer within {}", humantime::format_duration(LIMIT)))
+        .and_then(|look| look.map_err(|e| e.to_string()))
+    {
         Ok(_) if wal >= LONG_WAL_BYTES => Finding::ill(
             part,
             format!("{}: the write-ahead log has {} MiB", path.display(), wal >> 20),

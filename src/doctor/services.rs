@@ -96,7 +96,8 @@ pub(super) async fn gateway(place: &Place) -> Asked {
 fn log_of(health: &Value) -> String {
     let Some(settings) = health.pointer("/database/settings").and_then(Value::as_object) else { return String::new() };
     let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name} = {}", value.as_str().unwrap_or_default())).collect();
-    let wal = health.pointer("/database/wal/bytes").and_then(Value::as_u64).map_or(String::new(), |b| format!("; write-ahead log {b} bytes"));
+    let wal =
+        health.pointer("/database/wal/bytes").and_then(Value::as_u64).map_or(String::new(), |b| format!("; write-ahead log {b} bytes"));
     let database = text(health, "/database/name");
     let settings = if database == "SQLite" { format!(": {}", settings.join(", ")) } else { String::new() };
     format!("; log in {database} {}{settings}{wal}", text(health, "/database/version"))
@@ -131,8 +132,11 @@ pub(super) async fn prometheus(place: &Place) -> Asked {
 fn rules_of(shown: &str, answer: &Value) -> Finding {
     let groups = answer["data"]["groups"].as_array().into_iter().flatten();
     let rules: Vec<&Value> = groups.flat_map(|group| group["rules"].as_array().into_iter().flatten()).collect();
-    let broken: Vec<String> =
-        rules.iter().filter(|rule| rule["health"] == "err").map(|rule| format!("{} ({})", text(rule, "/name"), text(rule, "/lastError"))).collect();
+    let broken: Vec<String> = rules
+        .iter()
+        .filter(|rule| rule["health"] == "err")
+        .map(|rule| format!("{} ({})", text(rule, "/name"), text(rule, "/lastError")))
+        .collect();
     let firing: Vec<&str> = rules.iter().filter(|rule| rule["state"] == "firing").map(|rule| text(rule, "/name")).collect();
     if !broken.is_empty() {
         return Finding::ill("prometheus", format!("{shown}: rules fail: {}", broken.join(", ")), "correct them, then POST /-/reload");
@@ -149,7 +153,8 @@ fn target(target: &Value) -> Finding {
         "up" => Finding::well(part, format!("up, scraped in {:.0} ms", target["lastScrapeDuration"].as_f64().unwrap_or_default() * 1e3)),
         "down" if job == "batchsql" => Finding::missing(false, part, "no run is under way", "none is needed"),
         "down" => {
-            let mend = format!("start it, or correct its address in Prometheus's configuration; by hand: curl {}", text(target, "/scrapeUrl"));
+            let mend =
+                format!("start it, or correct its address in Prometheus's configuration; by hand: curl {}", text(target, "/scrapeUrl"));
             Finding::ill(part, text(target, "/lastError"), mend)
         }
         _ => Finding::well(part, "not scraped yet"),
@@ -182,8 +187,12 @@ pub(super) async fn grafana(place: &Place) -> Asked {
     };
     let shown = met.service.shown().to_owned();
     let finding = match read::<Value>(met.answer.clone()) {
-        Ok(health) if text(&health, "/database") == "ok" => Finding::well("grafana", format!("{shown}: {}, database ok", text(&health, "/version"))),
-        Ok(health) => Finding::ill("grafana", format!("{shown}: database {:?}", text(&health, "/database")), "read its output and restart it"),
+        Ok(health) if text(&health, "/database") == "ok" => {
+            Finding::well("grafana", format!("{shown}: {}, database ok", text(&health, "/version")))
+        }
+        Ok(health) => {
+            Finding::ill("grafana", format!("{shown}: database {:?}", text(&health, "/database")), "read its output and restart it")
+        }
         Err(error) => Finding::ill("grafana", format!("{shown}: {error:#}"), "read its output, or correct --grafana-url"),
     };
     met.found(finding)
@@ -234,7 +243,9 @@ mod tests {
     #[test]
     fn a_target_is_as_prometheus_says_and_the_harness_may_be_away() {
         let of = |job: &str, health: &str| {
-            target(&json!({"labels": {"job": job, "instance": "h:1"}, "health": health, "lastError": "refused", "scrapeUrl": "http://h:1/metrics"}))
+            target(
+                &json!({"labels": {"job": job, "instance": "h:1"}, "health": health, "lastError": "refused", "scrapeUrl": "http://h:1/metrics"}),
+            )
         };
         assert_eq!(of("node", "up").state, State::Well);
         assert_eq!(of("node", "unknown").state, State::Well);
@@ -246,9 +257,7 @@ mod tests {
 
     #[test]
     fn rules_that_fail_make_prometheus_ill_and_firing_ones_are_named() {
-        let answer = |health: &str| {
-            json!({"data": {"groups": [{"rules": [{"name": "A", "health": "ok", "state": "firing"}, {"name": "B", "health": health, "lastError": "many"}]}]}})
-        };
+        let answer = |health: &str| json!({"data": {"groups": [{"rules": [{"name": "A", "health": "ok", "state": "firing"}, {"name": "B", "health": health, "lastError": "many"}]}]}});
         let well = rules_of("http://p", &answer("ok"));
         assert_eq!((well.state, well.found.as_str()), (State::Well, "http://p: ready; 2 rules, firing: A"));
         let ill = rules_of("http://p", &answer("err"));

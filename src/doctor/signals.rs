@@ -205,9 +205,15 @@ mod tests {
         ] {
             assert_eq!(grade(SUCCESS, value), expected, "{value}");
         }
-        for (value, expected) in
-            [(0.0, "excellent"), (0.999, "excellent"), (1.0, "good"), (1.499, "good"), (1.5, "acceptable"), (2.999, "acceptable"), (3.0, "poor")]
-        {
+        for (value, expected) in [
+            (0.0, "excellent"),
+            (0.999, "excellent"),
+            (1.0, "good"),
+            (1.499, "good"),
+            (1.5, "acceptable"),
+            (2.999, "acceptable"),
+            (3.0, "poor"),
+        ] {
             assert_eq!(grade(P95, value), expected, "{value}");
         }
         assert_eq!(CPU.grade(1.0), None);

@@ -122,9 +122,10 @@ pub(super) fn replace_database(scenario: &mut Scenario, url: &str) -> Result<Vec
 pub(crate) fn target_of(url: &str) -> Result<TargetConfig, String> {
     let server = Some(ServerConfig { url: url.to_owned() });
     Ok(match kind_of(url)? {
-        Database::Sqlite => {
-            TargetConfig { sqlite: Some(SqliteConfig { path: Some(sqlite_path(url).0), ..SqliteConfig::default() }), ..TargetConfig::default() }
-        }
+        Database::Sqlite => TargetConfig {
+            sqlite: Some(SqliteConfig { path: Some(sqlite_path(url).0), ..SqliteConfig::default() }),
+            ..TargetConfig::default()
+        },
         Database::Postgres => TargetConfig { postgres: server, ..TargetConfig::default() },
         Database::Mysql => TargetConfig { mysql: server, ..TargetConfig::default() },
     })

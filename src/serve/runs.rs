@@ -158,8 +158,8 @@ impl Runs {
             throughput: short.throughput.rate,
             throughput_valid: short.throughput.valid,
             response_p99_ms: short.latency.response.p99_ms,
-            // As times they sort, whatever their digits.
-            started_at: short.started_at.parse::<jiff::Timestamp>().ok()?.to_string(),
+            // Of as many digits each, so that they sort.
+            started_at: format!("{:.3}", short.started_at.parse::<jiff::Timestamp>().ok()?),
             duration_seconds: short.duration_seconds,
             files: FILES.iter().map(|(file, _)| *file).filter(|file| self.path(name, file).is_some()).collect(),
         })

@@ -53,8 +53,7 @@ fn the_monitoring_is_well_while_it_runs_and_ill_when_it_was_named_and_is_gone() 
         (scraped && prometheus.get("/api/v1/rules").contains("\"firing\"")).then_some(())
     });
     let (one, two, three, four) = (prometheus.url(), alertmanager.url(), victoria.url(), format!("http://{address}"));
-    let named =
-        ["--prometheus-url", &one, "--alertmanager-url", &two, "--victoriametrics-url", &three, "--serve-url", &four];
+    let named = ["--prometheus-url", &one, "--alertmanager-url", &two, "--victoriametrics-url", &three, "--serve-url", &four];
     let (code, diagnosis) = diagnose(&place, &named);
     for name in ["prometheus", "alertmanager", "victoriametrics", "serve", "target serve", "clock"] {
         assert_state(&diagnosis, name, "well");
@@ -129,8 +128,13 @@ fn golden_signals_come_from_what_prometheus_has() {
 #[test]
 fn databases_are_well_or_say_why_not_and_never_a_password() {
     let place = Place::new();
-    place.run(&json!({"name": "d", "target": {"sqlite": {"path": "d.db"}}, "workload": {"batch_insert": {"rows": 10}},
-        "load": {"executor": "shared-iterations"}}), &[]).json(0);
+    place
+        .run(
+            &json!({"name": "d", "target": {"sqlite": {"path": "d.db"}}, "workload": {"batch_insert": {"rows": 10}},
+        "load": {"executor": "shared-iterations"}}),
+            &[],
+        )
+        .json(0);
     let before = std::fs::read(place.path("d.db")).unwrap();
     let (_, diagnosis) = diagnose(&place, &["--database-url", "sqlite://d.db"]);
     let sqlite = part(&diagnosis, "sqlite");
