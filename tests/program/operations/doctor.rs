@@ -49,7 +49,8 @@ fn the_monitoring_is_well_while_it_runs_and_ill_when_it_was_named_and_is_gone() 
     };
     until("a scrape of each target and the alert", || {
         let targets: Value = serde_json::from_str(&prometheus.get("/api/v1/targets")).unwrap();
-        let scraped = targets["data"]["activeTargets"].as_array()?.iter().all(|target| target["health"] != "unknown");
+        let targets = targets["data"]["activeTargets"].as_array()?;
+        let scraped = targets.len() == 3 && targets.iter().all(|target| target["health"] != "unknown");
         (scraped && prometheus.get("/api/v1/rules").contains("\"firing\"")).then_some(())
     });
     let (one, two, three, four) = (prometheus.url(), alertmanager.url(), victoria.url(), format!("http://{address}"));
