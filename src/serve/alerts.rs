@@ -81,7 +81,7 @@ async fn receive(State(served): State<Arc<Served>>, body: Bytes) -> Result<Json<
 }
 
 async fn recent(State(served): State<Arc<Served>>, Query(asked): Query<Limited>) -> Result<Json<Value>, Response> {
-    let limit = limit(&asked)?;
+    let limit = limit(&asked).map_err(|why| refused(&why))?;
     match tokio::task::spawn_blocking(move || served.alerts.recent(limit)).await {
         Ok(Ok(alerts)) => Ok(Json(json!({"alerts": alerts}))),
         Ok(Err(error)) => Err(failed("alerts.jsonl cannot be read", &error)),

@@ -118,10 +118,10 @@ struct Limited {
     limit: Option<String>,
 }
 
-fn limit(asked: &Limited) -> Result<usize, Response> {
+fn limit(asked: &Limited) -> Result<usize, String> {
     match asked.limit.as_deref().map_or(Ok(USUAL_LIMIT), str::parse) {
         Ok(limit @ 1..=MOST_LIMIT) => Ok(limit),
-        _ => Err(refused(&format!("limit: a whole number from 1 to {MOST_LIMIT} is expected"))),
+        _ => Err(format!("limit: a whole number from 1 to {MOST_LIMIT} is expected")),
     }
 }
 
@@ -147,7 +147,7 @@ async fn health(State(served): State<Arc<Served>>) -> Result<Json<Value>, Respon
 }
 
 async fn list(State(served): State<Arc<Served>>, Query(asked): Query<Limited>) -> Result<Json<Value>, Response> {
-    let limit = limit(&asked)?;
+    let limit = limit(&asked).map_err(|why| refused(&why))?;
     let found = look(&served).await?;
     let runs: Vec<&Run> = found.runs.iter().take(limit).map(AsRef::as_ref).collect();
     Ok(Json(json!({"runs": runs, "total": found.runs.len(), "skipped": found.skipped})))

@@ -93,10 +93,12 @@ pub(super) struct Found {
 /// A report folder. What was read is kept with its file's time and length.
 pub(super) struct Runs {
     folder: PathBuf,
-    known: Mutex<HashMap<String, (Stamp, Option<Arc<Run>>)>>,
+    known: Mutex<HashMap<String, Known>>,
 }
 
 type Stamp = (Option<SystemTime>, u64);
+/// What a report said, if it could be read.
+type Known = (Stamp, Option<Arc<Run>>);
 
 impl Runs {
     pub(super) fn new(folder: PathBuf) -> Self {
