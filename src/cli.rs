@@ -35,6 +35,12 @@ pub enum Command {
     /// Read a finished or killed run's table back and judge it again by the run's ledger.
     #[command(after_help = "Example: batchsql verify reports/20260102-030405-quickstart-1a2b")]
     Verify(VerifyArgs),
+    /// Say of each part of the stack whether it is well, ill or absent, and the mend.
+    ///
+    /// Exit code 0: all that is there is well; 1: something is ill; 2: it could not look.
+    #[command(after_help = "Examples:\n  batchsql doctor\n  \
+        batchsql doctor --database-url postgres://user:password@127.0.0.1/test --prometheus-url http://127.0.0.1:9090")]
+    Doctor(DoctorArgs),
     /// Serve the reference AI gateway: OpenAI-compatible, logging each request to a database.
     ///
     /// Its optimisations are switched by the configuration, or by environment variables (also in .env), which win.
@@ -43,6 +49,11 @@ pub enum Command {
     /// Print the JSON Schema of a scenario, for editors.
     #[command(after_help = "Example: batchsql schema > scenario.schema.json")]
     Schema,
+    /// Serve past runs, their metrics and the alerts that came, over HTTP; Ctrl-C ends it.
+    ///
+    /// Whatever changes something needs a bearer token: the one of --token-file, or of BATCHSQL_SERVE_TOKEN.
+    #[command(after_help = "Example: batchsql serve --listen 127.0.0.1:3009 --report-dir reports")]
+    Serve(ServeArgs),
     /// Serve a mock model that speaks the OpenAI API, for gateways to stand before; Ctrl-C ends it.
     #[command(after_help = "Examples:\n  batchsql upstream --listen 127.0.0.1:3002\n  \
         batchsql upstream --config upstream.yaml, with e.g. in it:\n    \
@@ -160,4 +171,56 @@ pub struct ProxyArgs {
     /// Where to listen.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3001")]
     pub listen: SocketAddr,
+}
+
+/// `batchsql serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where it listens; port 0 is any that is free.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3009")]
+    pub listen: SocketAddr,
+    /// Where runs have their folders; alerts.jsonl and audit.jsonl are written there.
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub report_dir: PathBuf,
+    /// File that holds the token which changes need (else BATCHSQL_SERVE_TOKEN; without either nothing can be changed).
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// `batchsql doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Scenarios (YAML) whose targets are looked at.
+    #[arg(value_name = "SCENARIO")]
+    pub scenarios: Vec<PathBuf>,
+    /// Databases to look at; may be given several times [default: those of the compose file].
+    #[arg(long, value_name = "URL")]
+    pub database_url: Vec<String>,
+    /// Accept databases beyond loopback without verified TLS.
+    #[arg(long)]
+    pub insecure_tls: bool,
+    /// The gateway [default: http://127.0.0.1:3001].
+    #[arg(long, value_name = "URL", env = "BATCHSQL_GATEWAY_URL")]
+    pub gateway_url: Option<String>,
+    /// Prometheus, and by it each of its targets [default: http://127.0.0.1:9090].
+    #[arg(long, value_name = "URL", env = "BATCHSQL_PROMETHEUS_URL")]
+    pub prometheus_url: Option<String>,
+    /// VictoriaMetrics [default: http://127.0.0.1:8428].
+    #[arg(long, value_name = "URL", env = "BATCHSQL_VICTORIAMETRICS_URL")]
+    pub victoriametrics_url: Option<String>,
+    /// Grafana [default: http://127.0.0.1:3000].
+    #[arg(long, value_name = "URL", env = "BATCHSQL_GRAFANA_URL")]
+    pub grafana_url: Option<String>,
+    /// Alertmanager [default: http://127.0.0.1:9093].
+    #[arg(long, value_name = "URL", env = "BATCHSQL_ALERTMANAGER_URL")]
+    pub alertmanager_url: Option<String>,
+    /// `batchsql serve` [default: http://127.0.0.1:3009].
+    #[arg(long, value_name = "URL", env = "BATCHSQL_SERVE_URL")]
+    pub serve_url: Option<String>,
+    /// Whose disk is looked at.
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub report_dir: PathBuf,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    pub json: bool,
 }

@@ -178,7 +178,7 @@ fn progress(silent: bool) -> Progress {
 }
 
 /// Colour only for a terminal whose user did not decline it (<https://no-color.org>).
-fn color() -> bool {
+pub(crate) fn color() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
@@ -190,7 +190,7 @@ fn show(args: &RunArgs, report: &Report) -> u8 {
     }
 }
 
-fn print_json(value: &impl serde::Serialize) -> u8 {
+pub(crate) fn print_json(value: &impl serde::Serialize) -> u8 {
     match serde_json::to_string(value) {
         Ok(text) => print(&(text + "\n")),
         Err(error) => failed(&error.into(), &[]),

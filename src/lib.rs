@@ -8,11 +8,13 @@
 //! - [`table`]: rows and columns, the data all of them share
 //! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
 //! - [`runner`]: the phases of a run; `container`: targets that are started for it
+//! - [`serve`]: past runs over HTTP; [`doctor`]: how the stack around them is
 //! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
 
 pub mod cli;
 mod commands;
 mod container;
+pub mod doctor;
 pub mod environment;
 pub mod gate;
 pub mod http;
@@ -26,6 +28,7 @@ pub mod report;
 pub mod runner;
 pub mod scenario;
 pub mod schedule;
+pub mod serve;
 pub mod table;
 pub mod target;
 pub mod verifier;
@@ -43,8 +46,10 @@ pub async fn run(command: cli::Command) -> u8 {
         cli::Command::Run(args) => commands::run(args).await,
         cli::Command::Check(args) => commands::check(&args),
         cli::Command::Verify(args) => commands::verify(args).await,
+        cli::Command::Doctor(args) => doctor::command::doctor(args).await,
         cli::Command::Proxy(args) => proxy::command::proxy(&args).await,
         cli::Command::Schema => commands::schema(),
+        cli::Command::Serve(args) => serve::command::serve(&args).await,
         cli::Command::Upstream(args) => proxy::upstream::command::upstream(args).await,
     }
 }

@@ -15,6 +15,7 @@ mod headers;
 mod http1;
 mod http2;
 mod intake;
+pub(crate) mod served;
 pub(crate) mod service;
 mod sse;
 

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -35,6 +35,7 @@ pub(crate) struct Service {
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
@@ -130,10 +131,10 @@ impl Service {
 
     async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Answer> {
         let response = self.client.request(request).await.map_err(|error| anyhow!("not reachable: {}", root(&error)))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LARGEST).collect().await;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, LARGEST).collect().await;
         let body = body.map_err(|error| anyhow!("its answer was cut: {error}"))?.to_bytes();
-        Ok(Answer { status, body })
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 }
 

@@ -15,6 +15,7 @@
 //! ```
 
 pub mod aiproxy;
+pub(crate) mod last_run;
 mod listener;
 pub mod names;
 mod reporter;

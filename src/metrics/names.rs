@@ -92,6 +92,11 @@ specs! {
     CONCURRENT_WORKERS = "batchsql_concurrent_workers", Gauge, TEST, "Workers offering load now";
     TEST_DURATION = "batchsql_test_duration_seconds", Histogram(LongSeconds), TEST, "Length of whole runs";
     TARGET_INFO = "batchsql_target_info", Gauge, &["database", "name", "version"], "The target as it names itself, always 1";
+    LAST_RUN_VERDICT = "batchsql_last_run_verdict", Gauge, TEST, "Verdict of a scenario's last run: 1 pass, 0 inconclusive, -1 fail; only serve has it";
+    LAST_RUN_INTEGRITY = "batchsql_last_run_integrity_rate", Gauge, TEST, "Rows found right / rows that must be there in the last run, if it was verified; only serve has it";
+    LAST_RUN_THROUGHPUT = "batchsql_last_run_operations_per_second", Gauge, TEST, "Rows or requests a second of the last run, if integrity held; only serve has it";
+    LAST_RUN_P99 = "batchsql_last_run_response_p99_seconds", Gauge, TEST, "99th percentile of the last run's response time; only serve has it";
+    LAST_RUN_STARTED = "batchsql_last_run_start_time_seconds", Gauge, TEST, "When the last run started, in seconds since 1970; only serve has it";
     SERIES_DROPPED = "batchsql_series_dropped_total", Counter, &[], "Series refused because the limit on series was reached";
     AI_REQUESTS = "aiproxy_requests_total", Counter, &["channel", "user_name", "model", "status", "protocol"], "Requests that have ended, by status success and error";
     AI_RESPONSE_TIME = "aiproxy_response_time_seconds", Histogram(Replies), ROUTE, "From a request to the end of its reply";

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::aiproxy::{self, AiProxyMetrics};
+use super::last_run::LastRun;
 use super::*;
 use crate::pipeline::observer::{BatchInfo, BatchOutcome, Observer};
 use crate::report::{Integrity, IntegrityVerdict, Verdict};
@@ -45,6 +46,11 @@ batchsql_executor_concurrency gauge database,test_name
 batchsql_concurrent_workers gauge database,test_name
 batchsql_test_duration_seconds histogram database,test_name
 batchsql_target_info gauge database,name,version
+batchsql_last_run_verdict gauge database,test_name
+batchsql_last_run_integrity_rate gauge database,test_name
+batchsql_last_run_operations_per_second gauge database,test_name
+batchsql_last_run_response_p99_seconds gauge database,test_name
+batchsql_last_run_start_time_seconds gauge database,test_name
 batchsql_series_dropped_total counter 
 aiproxy_requests_total counter channel,user_name,model,status,protocol
 aiproxy_response_time_seconds histogram channel,model,protocol
@@ -152,6 +158,16 @@ fn names_types_and_labels_are_the_contract() {
     proxy.set_api_keys(3);
     proxy.set_wal_bytes(4096);
     proxy.record(&aiproxy::tests::WEBSOCKET);
+    let last = LastRun {
+        database: "sqlite",
+        test_name: "quickstart",
+        verdict: Verdict::Pass,
+        integrity_rate: Some(1.0),
+        operations_per_second: Some(5.0),
+        response_p99_seconds: Some(0.1),
+        started_seconds: 1.0,
+    };
+    last.show(&metrics);
     let expected: BTreeMap<_, _> = CONTRACT
         .trim_start()
         .lines()

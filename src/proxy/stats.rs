@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use axum::extract::State;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -22,6 +22,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::http::served::has_token;
 use crate::metrics::aiproxy::{AiProxyMetrics, Request};
 use crate::metrics::{PrometheusMetrics, TEXT_FORMAT};
 use crate::proxy::seen::Seen;
@@ -172,21 +173,14 @@ impl Stats {
         let Some(token) = self.shared.settings.admin_token.as_deref().filter(|token| !token.is_empty()) else {
             return refused(StatusCode::FORBIDDEN, "closed: the gateway has no admin_token; configure one");
         };
-        let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().split_at_checked("Bearer ".len()));
-        match given {
-            Some((scheme, given)) if scheme.eq_ignore_ascii_case(b"Bearer ") && same(given, token.as_bytes()) => Ok(()),
-            _ => refused(StatusCode::UNAUTHORIZED, "the admin token is expected: Authorization: Bearer TOKEN").map_err(|mut response| {
-                response.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
-                response
-            }),
+        if has_token(headers, token) {
+            return Ok(());
         }
+        refused(StatusCode::UNAUTHORIZED, "the admin token is expected: Authorization: Bearer TOKEN").map_err(|mut response| {
+            response.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
+            response
+        })
     }
-}
-
-/// Whether two secrets are the same, in a time that tells nothing but their lengths.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    let differing = a.iter().zip(b).fold(0, |bits, (a, b)| std::hint::black_box(bits | (a ^ b)));
-    a.len() == b.len() && differing == 0
 }
 
 /// Everything one can see of these statistics, or nothing if they are switched off.

@@ -71,7 +71,7 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// Foreign text on one line: whatever would move a cursor, change a colour or turn the direction of reading is shown instead.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

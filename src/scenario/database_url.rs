@@ -122,6 +122,22 @@ pub(super) fn replace_database(scenario: &mut Scenario, url: &str) -> Result<Vec
     Ok(notes)
 }
 
+/// The target that a database URL names, everything else as usual.
+///
+/// # Errors
+/// When the URL is of no kind that can be driven; without its password.
+pub(crate) fn target_of(url: &str) -> Result<TargetConfig, String> {
+    let server = Some(ServerConfig { url: url.to_owned() });
+    Ok(match kind_of(url)? {
+        Database::Sqlite => TargetConfig {
+            sqlite: Some(SqliteConfig { path: Some(sqlite_path(url).0), ..SqliteConfig::default() }),
+            ..TargetConfig::default()
+        },
+        Database::Postgres => TargetConfig { postgres: server, ..TargetConfig::default() },
+        Database::Mysql => TargetConfig { mysql: server, ..TargetConfig::default() },
+    })
+}
+
 fn kind_of(url: &str) -> Result<Database, String> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
     let database = [Database::Sqlite, Database::Postgres, Database::Mysql].into_iter().find(|d| scheme_of(*d).contains(&scheme.as_str()));

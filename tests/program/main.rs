@@ -10,6 +10,7 @@ mod integrity;
 mod interrupt;
 mod load;
 mod metrics;
+mod operations;
 mod place;
 mod proxy;
 mod trouble;

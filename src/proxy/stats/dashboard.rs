@@ -8,6 +8,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::IntoResponse;
 
 use super::{Answer, Group, Stats};
+use crate::http::served::escaped;
 
 const PAGE: &str = include_str!("dashboard.html");
 
@@ -48,8 +49,4 @@ fn without_script(answer: &Answer) -> String {
 
 fn row(group: &Group) -> String {
     format!("<tr><td>{}<td>{}<td>{}</tr>", escaped(&group.name), group.totals.requests, group.totals.errors)
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

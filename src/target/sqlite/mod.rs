@@ -85,6 +85,16 @@ pub(crate) fn open(path: &Path, config: &SqliteConfig) -> rusqlite::Result<Conne
     Ok(connection)
 }
 
+/// The pragmas of a connection with the run's settings, except those that would change the file.
+pub(crate) fn look(path: &Path, config: &SqliteConfig) -> rusqlite::Result<Vec<(String, String)>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    pragma::set_of_connection(&connection, config)?;
+    // Nothing of the file is read before the first question.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    pragma::read_back(&connection)
+}
+
 fn info(connection: &Connection) -> rusqlite::Result<TargetInfo> {
     Ok(TargetInfo {
         name: "SQLite".to_owned(),

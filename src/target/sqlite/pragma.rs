@@ -66,7 +66,16 @@ impl PragmaProfile {
 
 /// Sets the profile's pragmas and the single ones over them.
 pub(super) fn set(connection: &Connection, config: &SqliteConfig) -> rusqlite::Result<()> {
-    for pragma in ORDER {
+    set_each(connection, config, ORDER)
+}
+
+/// As [`set`], without what is kept in the file.
+pub(super) fn set_of_connection(connection: &Connection, config: &SqliteConfig) -> rusqlite::Result<()> {
+    set_each(connection, config, ORDER.into_iter().filter(|pragma| !matches!(pragma, Pragma::PageSize | Pragma::JournalMode)))
+}
+
+fn set_each(connection: &Connection, config: &SqliteConfig, pragmas: impl IntoIterator<Item = Pragma>) -> rusqlite::Result<()> {
+    for pragma in pragmas {
         let value = config.pragmas.get(&pragma).cloned().or_else(|| config.profile.value(pragma));
         // Some pragmas answer with a row and some do not; both are read to their end.
         let ignore = |_: &rusqlite::Row<'_>| Ok(());
