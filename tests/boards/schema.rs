@@ -1,0 +1,1 @@
+//! Grafana's own types, as it publishes them, hold for every board.
