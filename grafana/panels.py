@@ -84,6 +84,8 @@ def timeseries(title, description, unit, *queries, w=12, stacked=False, **more):
     if stacked:
         custom |= {"fillOpacity": 40, "stacking": {"mode": "normal", "group": "A"}}
     more = {"min": 0} | more
+    if more["min"] is None:
+        del more["min"]
     legend = {"displayMode": "table", "placement": "bottom", "calcs": ["mean", "max", "lastNotNull"], "showLegend": True}
     options = {"legend": legend, "tooltip": {"mode": "multi", "sort": "desc"}}
     return panel("timeseries", title, description, unit, queries, w, options, custom, **more)
