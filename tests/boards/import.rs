@@ -89,7 +89,9 @@ fn a_refusal_says_the_mend() {
         return;
     }
     let token = [("GRAFANA_TOKEN", "glsa_secret")];
-    for (status, mend) in [("401 Unauthorized", "set GRAFANA_TOKEN, or GRAFANA_USER and GRAFANA_PASSWORD"), ("403 Forbidden", "role Editor")] {
+    for (status, mend) in
+        [("401 Unauthorized", "set GRAFANA_TOKEN, or GRAFANA_USER and GRAFANA_PASSWORD"), ("403 Forbidden", "role Editor")]
+    {
         let (address, served) = grafana(1, status);
         let output = import(&format!("http://{address}"), &token);
         let said = String::from_utf8(output.stderr).unwrap();

@@ -34,7 +34,12 @@ pub(crate) fn free_address() -> SocketAddr {
 
 impl Server {
     /// Starts what is installed and waits until it answers; `None`, said aloud, if it is not installed.
-    fn start(place: &Place, program: &str, arguments: impl FnOnce(SocketAddr) -> Vec<String>, variables: &[(&str, String)]) -> Option<Self> {
+    fn start(
+        place: &Place,
+        program: &str,
+        arguments: impl FnOnce(SocketAddr) -> Vec<String>,
+        variables: &[(&str, String)],
+    ) -> Option<Self> {
         let address = free_address();
         let log = place.path(&format!("{program}.log"));
         let (out, err) = (File::create(&log).unwrap(), File::options().append(true).open(&log).unwrap());

@@ -86,10 +86,10 @@ impl<'a> Source<'a> {
 
     /// A value for each variable of a board: all that there are, or one of those that must be one.
     fn choose(&self, name: &str, board: &Value, problems: &mut Vec<String>) -> BTreeMap<String, String> {
-        let batches = self.values("label_values(batchsql_batch_execution_duration_ms_count{database!=\"http\"}, test_name)", &BTreeMap::new());
+        let batches =
+            self.values("label_values(batchsql_batch_execution_duration_ms_count{database!=\"http\"}, test_name)", &BTreeMap::new());
         let range = format!("{}s", (self.end - self.start).ceil());
-        let mut chosen =
-            BTreeMap::from([("__rate_interval".to_owned(), self.rate_interval.to_owned()), ("__range".to_owned(), range)]);
+        let mut chosen = BTreeMap::from([("__rate_interval".to_owned(), self.rate_interval.to_owned()), ("__range".to_owned(), range)]);
         for variable in list(board, "/templating/list").iter().filter(|variable| variable["type"] == "query") {
             let variable_name = text(variable, "/name");
             let values = self.values(text(variable, "/query/query"), &chosen);

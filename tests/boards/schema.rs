@@ -36,7 +36,8 @@ fn packages() -> Option<PathBuf> {
     let wanted: serde_json::Map<_, _> = PACKAGES.iter().map(|(name, version)| ((*name).to_owned(), Value::from(*version))).collect();
     let manifest = json!({"private": true, "dependencies": wanted}).to_string();
     let there = |name: &str| folder.join("node_modules").join(name).join("package.json").is_file();
-    if fs::read_to_string(folder.join("package.json")).is_ok_and(|found| found == manifest) && PACKAGES.iter().all(|(name, _)| there(name)) {
+    if fs::read_to_string(folder.join("package.json")).is_ok_and(|found| found == manifest) && PACKAGES.iter().all(|(name, _)| there(name))
+    {
         return Some(folder);
     }
     fs::create_dir_all(&folder).unwrap();
@@ -94,7 +95,16 @@ fn compiled(folder: &Path, files: &[(String, String)]) -> String {
     for (name, text) in files {
         fs::write(folder.join(format!("{name}.ts")), text).unwrap();
     }
-    let flags = ["node_modules/typescript/bin/tsc", "--noEmit", "--strict", "--skipLibCheck", "--module", "esnext", "--moduleResolution", "bundler"];
+    let flags = [
+        "node_modules/typescript/bin/tsc",
+        "--noEmit",
+        "--strict",
+        "--skipLibCheck",
+        "--module",
+        "esnext",
+        "--moduleResolution",
+        "bundler",
+    ];
     let names = files.iter().map(|(name, _)| format!("{name}.ts"));
     let output = Command::new("node").args(flags).args(names).current_dir(folder).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
@@ -113,7 +123,8 @@ fn grafanas_own_types_take_every_board() {
     wrong["templating"]["list"][1]["refresh"] = "often".into();
     files.push(("wrong".to_owned(), constants(&wrong)));
     let said = compiled(&folder, &files);
-    let (expected, others): (Vec<_>, Vec<_>) = said.lines().filter(|line| line.contains("error TS")).partition(|line| line.starts_with("wrong.ts"));
+    let (expected, others): (Vec<_>, Vec<_>) =
+        said.lines().filter(|line| line.contains("error TS")).partition(|line| line.starts_with("wrong.ts"));
     assert!(others.is_empty(), "{}", others.join("\n"));
     assert_eq!(expected.len(), 5, "{said}");
     for part in ["uniit", "legendary", "exprr", "colour", "VariableRefresh"] {

@@ -14,6 +14,7 @@ PERCENT = {"min": 0, "max": 100}
 
 # Queries
 
+
 def rate(metric, by, which):
     return f"sum by ({by}) (rate({metric}{{{which}}}[$__rate_interval]))"
 
@@ -38,6 +39,7 @@ def zero(label, value):
 
 
 # Panels
+
 
 def thresholds(steps):
     base = [{"color": steps[0][0], "value": None}]
@@ -129,8 +131,23 @@ def bargauge(title, description, unit, *queries, w=12, **more):
 
 def table(title, description, unit, query, value, w=12, matrix=None, mappings=None, **more):
     """One instant query as a table. `value`: the heading of its values; `matrix`: (rows, columns), two labels to span a matrix."""
-    custom = {"align": "auto", "cellOptions": {"type": "color-background", "mode": "basic"} if "steps" in more else {"type": "auto"}, "inspect": False}
-    made = panel("table", title, description, unit, [(query, "")], w, {"showHeader": True, "cellHeight": "sm", "frameIndex": 0}, custom, instant=True, **more)
+    custom = {
+        "align": "auto",
+        "cellOptions": {"type": "color-background", "mode": "basic"} if "steps" in more else {"type": "auto"},
+        "inspect": False,
+    }
+    made = panel(
+        "table",
+        title,
+        description,
+        unit,
+        [(query, "")],
+        w,
+        {"showHeader": True, "cellHeight": "sm", "frameIndex": 0},
+        custom,
+        instant=True,
+        **more,
+    )
     made["targets"][0]["format"] = "table"
     if mappings:
         made["fieldConfig"]["defaults"]["mappings"] = mappings
@@ -151,7 +168,15 @@ def heatmap(title, description, unit, histogram, which, w=12):
         "calculate": False,
         "cellGap": 1,
         "cellValues": {"unit": "short"},
-        "color": {"mode": "scheme", "scheme": "Oranges", "scale": "exponential", "exponent": 0.5, "fill": "dark-orange", "reverse": False, "steps": 64},
+        "color": {
+            "mode": "scheme",
+            "scheme": "Oranges",
+            "scale": "exponential",
+            "exponent": 0.5,
+            "fill": "dark-orange",
+            "reverse": False,
+            "steps": 64,
+        },
         "exemplars": {"color": "rgba(255,0,255,0.7)"},
         "filterValues": {"le": 1e-9},
         "legend": {"show": True},
@@ -166,6 +191,7 @@ def heatmap(title, description, unit, histogram, which, w=12):
 
 
 # Boards
+
 
 def variable(name, label, query, several=True):
     """A variable of a label's values; without `several` exactly one is chosen."""
