@@ -27,7 +27,7 @@ def batch():
                 timeseries(
                     "行结局 / Rows by outcome",
                     "Rows acknowledged, rejected and of unknown outcome a second.",
-                    "wps",
+                    "rowsps",
                     (rate("batchsql_records_outcome_total", "database, outcome", BATCH), "{{database}} {{outcome}}"),
                     w=8,
                 ),
@@ -61,7 +61,7 @@ def batch():
                 buffer_use(8),
                 timeseries(
                     "生产者与队列 / Producers and queue",
-                    "Workers that offer rows; rows that wait in the queue.",
+                    "Workers that offer rows (closed executors have them); rows that wait in the queue.",
                     "short",
                     (f"sum(batchsql_concurrent_workers{{{BATCH}}}) by (test_name)", "workers {{test_name}}"),
                     (f"sum(batchsql_pipeline_queue_length{{{BATCH}}}) by (test_name)", "rows {{test_name}}"),

@@ -46,7 +46,9 @@ def thresholds(steps):
     return {"mode": "absolute", "steps": base + [{"color": color, "value": value} for color, value in steps]}
 
 
-def panel(kind, title, description, unit, queries, width, options, custom=None, steps=None, none=NO_DATA, instant=False, **defaults):
+def panel(
+    kind, title, description, unit, queries, width, options, custom=None, steps=None, none=NO_DATA, instant=False, overrides=(), **defaults
+):
     targets = [
         {
             "datasource": SOURCE,
@@ -75,7 +77,7 @@ def panel(kind, title, description, unit, queries, width, options, custom=None, 
                 "thresholds": thresholds(steps) if steps else {"mode": "absolute", "steps": [{"color": "green", "value": None}]},
                 **defaults,
             },
-            "overrides": [],
+            "overrides": list(overrides),
         },
         "options": options,
     }
@@ -129,7 +131,19 @@ def bargauge(title, description, unit, *queries, w=12, **more):
     return panel("bargauge", title, description, unit, queries, w, options, instant=True, min=0, **more)
 
 
-def table(title, description, unit, query, value, w=12, matrix=None, mappings=None, **more):
+def table(
+    title,
+    description,
+    unit,
+    query,
+    value,
+    w=12,
+    hide=("Time", "job", "instance", "__name__"),
+    matrix=None,
+    mappings=None,
+    overrides=(),
+    **more,
+):
     """One instant query as a table. `value`: the heading of its values; `matrix`: (rows, columns), two labels to span a matrix."""
     custom = {
         "align": "auto",
@@ -152,12 +166,12 @@ def table(title, description, unit, query, value, w=12, matrix=None, mappings=No
     if mappings:
         made["fieldConfig"]["defaults"]["mappings"] = mappings
     plain = {"matcher": {"id": "byType", "options": "string"}, "properties": [{"id": "custom.cellOptions", "value": {"type": "auto"}}]}
-    made["fieldConfig"]["overrides"] = [plain]
+    made["fieldConfig"]["overrides"] = [plain, *overrides]
     if matrix:
         rows, columns = matrix
         made["transformations"] = [{"id": "groupingToMatrix", "options": {"rowField": rows, "columnField": columns, "valueField": "Value"}}]
     else:
-        hidden = {name: True for name in ("Time", "job", "instance", "__name__")}
+        hidden = {name: True for name in hide}
         made["transformations"] = [{"id": "organize", "options": {"excludeByName": hidden, "renameByName": {"Value": value}}}]
     return made
 

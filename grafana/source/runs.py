@@ -2,6 +2,7 @@
 
 from .pieces import NONE, RIGHT, board, last, quantile, quantiles, rate, stat, table, timeseries, variable
 from .shared import (
+    BATCH,
     ENV,
     NO_REQUESTS,
     NO_RUN,
@@ -9,6 +10,7 @@ from .shared import (
     NOT_VERIFIED,
     POOL,
     RUN,
+    VERDICTS,
     acknowledged,
     anomalies,
     buffer_use,
@@ -46,6 +48,20 @@ def overview():
                     "runs",
                     w=8,
                     none=NO_RUN,
+                    overrides=[
+                        {
+                            "matcher": {"id": "byName", "options": "result"},
+                            "properties": [
+                                {
+                                    "id": "mappings",
+                                    "value": [
+                                        {"type": "value", "options": {result: {"color": color} for result, color in VERDICTS.items()}}
+                                    ],
+                                },
+                                {"id": "custom.cellOptions", "value": {"type": "color-text"}},
+                            ],
+                        }
+                    ],
                 ),
                 integrity_table(8),
                 anomalies(8),
@@ -138,7 +154,7 @@ def performance():
                     "批次大小 P50 / Batch size",
                     "Rows in a batch: below the flush size, the interval flushes first.",
                     "short",
-                    (quantile(0.5, "batchsql_batch_size", by, RUN), f"P50 {legend}"),
+                    (quantile(0.5, "batchsql_batch_size", by, BATCH), f"P50 {legend}"),
                 ),
             ],
         ),
@@ -151,7 +167,7 @@ def performance():
                     "Where a row's time goes: room in the queue, filling the batch, a connection, the database.",
                     "s",
                     *[
-                        (quantile(0.95, f"batchsql_{metric}_seconds", "test_name", RUN), f"{name} {{{{test_name}}}}")
+                        (quantile(0.95, f"batchsql_{metric}_seconds", "test_name", BATCH), f"{name} {{{{test_name}}}}")
                         for name, metric in stages
                     ],
                 ),
@@ -307,7 +323,7 @@ def integrity():
                 timeseries(
                     "行结局 / Rows by outcome",
                     "Rows acknowledged, rejected and of unknown outcome a second.",
-                    "wps",
+                    "rowsps",
                     (rate("batchsql_records_outcome_total", "test_name, outcome", RUN), "{{test_name}} {{outcome}}"),
                     w=8,
                 ),

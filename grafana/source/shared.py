@@ -28,6 +28,9 @@ RUNNING = [
 UP = [{"type": "value", "options": {"0": {"text": "down", "color": "red", "index": 0}, "1": {"text": "up", "color": "green", "index": 1}}}]
 
 
+VERDICTS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+
+
 def run_variables(which=""):
     rows = f"batchsql_tests_run_total{{{which}}}" if which else "batchsql_tests_run_total"
     both = ", ".join(filter(None, [which, 'database=~"$database"']))
@@ -154,6 +157,13 @@ def verdicts(width):
         w=width,
         instant=True,
         none=NO_RUN,
+        overrides=[
+            {
+                "matcher": {"id": "byName", "options": result},
+                "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}],
+            }
+            for result, color in VERDICTS.items()
+        ],
     )
 
 

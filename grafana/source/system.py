@@ -90,7 +90,7 @@ def postgres():
         timeseries(
             "行 / Rows written",
             "Rows inserted, updated and deleted a second.",
-            "wps",
+            "rowsps",
             *per_second("tup_inserted", "tup_updated", "tup_deleted"),
             w=8,
             none=NO_EXPORTER,
@@ -150,7 +150,7 @@ def mysql():
         timeseries(
             "行 / Rows written",
             "Rows written, updated and deleted a second, as the storage engine counts them.",
-            "wps",
+            "rowsps",
             per_second('handlers_total{handler=~"write|update|delete"}', "{{handler}} {{instance}}"),
             w=8,
             none=NO_EXPORTER,
@@ -210,6 +210,7 @@ def system():
                     "sum by (job, instance) (up)",
                     "up",
                     w=12,
+                    hide=("Time",),
                     mappings=UP,
                 ),
                 stat(
@@ -250,7 +251,7 @@ def system():
                 ),
                 timeseries(
                     "并发 / Concurrency",
-                    "Workers that offer load, and batches or requests in flight.",
+                    "Workers that offer load (closed executors have them), and batches or requests in flight.",
                     "short",
                     (f"sum(batchsql_concurrent_workers{{{RUN}}}) by (test_name)", "workers {{test_name}}"),
                     (f"sum(batchsql_inflight_batches{{{RUN}}}) by (test_name)", "in flight {{test_name}}"),
