@@ -181,8 +181,7 @@ fn every_panel_and_variable_answers_on_prometheus_and_victoria_metrics() {
         assert!(problems.is_empty(), "{base}:\n{}", problems.join("\n"));
     }
     let staging = ask(&prometheus.url(), "query", &[("query", "batchsql_data_integrity_rate{env=\"staging\"}")]).unwrap();
-    let wanted = usize::from(std::env::var("BATCHSQL_TEST_POSTGRES").is_ok());
-    assert_eq!(list(&staging, "/result").len(), wanted, "the prefix is a label again: {staging}");
+    assert_eq!(list(&staging, "/result").len(), 1, "the prefix is a label again: {staging}");
     runs.end();
 }
 
@@ -197,7 +196,8 @@ fn every_panel_and_variable_answers_inside_a_stack() {
     let mut problems = source.problems();
     // Whether a run there has an environment, and whether one was damaged, is its own affair.
     problems.retain(|problem| !problem.ends_with("variable env has no value"));
-    let users = USERS.iter().filter(|query| !query.ends_with("< 0.99") && source.answer(query, true) != Ok(true));
+    // The runs may be over: what counts is that there was an answer.
+    let users = USERS.iter().filter(|query| !query.ends_with("< 0.99") && source.answer(query, false) != Ok(true));
     problems.extend(users.map(|query| format!("no data: {query}")));
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

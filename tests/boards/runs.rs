@@ -51,19 +51,14 @@ impl Runs {
             place.start(scenario, &[&["--metrics-listen", &listen, "--metrics-linger", "5m"], more].concat())
         };
         let pragmas = json!({"busy_timeout": 1, "synchronous": "OFF"});
-        let sqlite = start(
-            &rows("batch_sqlite", json!({"sqlite": {"path": place.path("batch.db"), "pragmas": pragmas}})),
-            &["--before-verify", &rendezvous(place)],
-        );
+        let mut scenario = rows("batch_sqlite", json!({"sqlite": {"path": place.path("batch.db"), "pragmas": pragmas}}));
+        // The shipped configuration makes the prefix a label again.
+        scenario["metrics"] = json!({"prefix": "staging_"});
+        let sqlite = start(&scenario, &["--before-verify", &rendezvous(place)]);
         let mut others = Vec::new();
         for (variable, kind) in [("BATCHSQL_TEST_POSTGRES", "postgres"), ("BATCHSQL_TEST_MARIADB", "mysql")] {
             if let Some(url) = server_url(variable) {
-                let mut scenario = rows(&format!("batch_{kind}"), json!({kind: {"url": url}}));
-                if kind == "postgres" {
-                    // The shipped configuration makes the prefix a label again.
-                    scenario["metrics"] = json!({"prefix": "staging_"});
-                }
-                others.push(start(&scenario, &[]));
+                others.push(start(&rows(&format!("batch_{kind}"), json!({kind: {"url": url}})), &[]));
             }
         }
         others.push(start(&requests(gateway), &[]));
