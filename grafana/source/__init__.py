@@ -1,0 +1,1 @@
+"""The boards, as Python that returns their JSON."""
