@@ -116,7 +116,8 @@ fn alertmanager(place: &Place, webhook: SocketAddr) -> Option<Server> {
         .replace("group_wait: 30s", "group_wait: 1s");
     assert!(config.contains(&webhook.to_string()) && config.contains(&token) && config.contains("group_wait: 1s"));
     let file = place.write("alertmanager.yml", &config);
-    let arguments = [format!("--config.file={file}"), format!("--storage.path={}", place.name("alertmanager")), "--cluster.listen-address=".to_owned()];
+    let arguments =
+        [format!("--config.file={file}"), format!("--storage.path={}", place.name("alertmanager")), "--cluster.listen-address=".to_owned()];
     Server::start(place, &["prometheus-alertmanager", "alertmanager"], &arguments)
 }
 

@@ -41,11 +41,17 @@ async fn postgres_shows_sessions_slow_statements_blockers_and_bloat() {
     let mut user = PgConnection::connect(&url).await.unwrap();
     let mut holder = PgConnection::connect(&url).await.unwrap();
     let mut waiter = PgConnection::connect(&url).await.unwrap();
-    for sql in ["DROP TABLE IF EXISTS diagnosed", "CREATE TABLE diagnosed (id int PRIMARY KEY)", "INSERT INTO diagnosed VALUES (1), (2)", "DELETE FROM diagnosed WHERE id = 2"] {
+    for sql in [
+        "DROP TABLE IF EXISTS diagnosed",
+        "CREATE TABLE diagnosed (id int PRIMARY KEY)",
+        "INSERT INTO diagnosed VALUES (1), (2)",
+        "DELETE FROM diagnosed WHERE id = 2",
+    ] {
         postgres(&mut user, sql).await;
     }
     let pid = |rows: Vec<PgRow>| rows[0].get::<i32, _>(0);
-    let (held_by, waiting) = (pid(postgres(&mut holder, "SELECT pg_backend_pid()").await), pid(postgres(&mut waiter, "SELECT pg_backend_pid()").await));
+    let (held_by, waiting) =
+        (pid(postgres(&mut holder, "SELECT pg_backend_pid()").await), pid(postgres(&mut waiter, "SELECT pg_backend_pid()").await));
     postgres(&mut holder, "BEGIN").await;
     postgres(&mut holder, "UPDATE diagnosed SET id = 3 WHERE id = 1").await;
     let waits = tokio::spawn(async move {
@@ -90,7 +96,8 @@ async fn mysql_shows_sessions_slow_statements_blockers_and_bloat(url: &str) {
         mysql(&mut user, sql).await;
     }
     let id = |rows: Vec<MySqlRow>| rows[0].get_unchecked::<u64, _>(0);
-    let (held_by, waiting) = (id(mysql(&mut holder, "SELECT connection_id()").await), id(mysql(&mut waiter, "SELECT connection_id()").await));
+    let (held_by, waiting) =
+        (id(mysql(&mut holder, "SELECT connection_id()").await), id(mysql(&mut waiter, "SELECT connection_id()").await));
     mysql(&mut holder, "BEGIN").await;
     mysql(&mut holder, "UPDATE diagnosed SET id = 3 WHERE id = 1").await;
     let waits = tokio::spawn(async move {

@@ -44,9 +44,9 @@ fn the_table_of_golden_signals_has_the_rules_limits() {
             let factor = if unit == "%" { 100.0 } else { 1.0 };
             let found = alerts.iter().filter(|rule| rule["labels"]["severity"] == severity).any(|rule| {
                 let first = rule["expr"].as_str().unwrap().lines().next().unwrap().split(" or ").next().unwrap().to_owned();
-                first.strip_prefix(&format!("{} {operator} ", cells[1])).is_some_and(|value| {
-                    (value.trim().parse::<f64>().unwrap() * factor - number.parse::<f64>().unwrap()).abs() < 1e-9
-                })
+                first
+                    .strip_prefix(&format!("{} {operator} ", cells[1]))
+                    .is_some_and(|value| (value.trim().parse::<f64>().unwrap() * factor - number.parse::<f64>().unwrap()).abs() < 1e-9)
             });
             assert!(found, "no alert has {} {operator} {limit} as {severity}", cells[1]);
         }
@@ -62,9 +62,10 @@ fn prometheus_parses_every_query_of_the_pages() {
         queries.push(line.split_once("'query=").unwrap().1.trim_end_matches('\'').to_owned());
     }
     assert!(queries.len() >= 12, "{queries:?}");
-    let rules = queries.iter().enumerate().map(|(number, query)| {
-        format!("  - record: query_{number}\n    expr: {}\n", serde_json::to_string(query).unwrap())
-    });
+    let rules = queries
+        .iter()
+        .enumerate()
+        .map(|(number, query)| format!("  - record: query_{number}\n    expr: {}\n", serde_json::to_string(query).unwrap()));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pages.yml");
     fs::write(&file, format!("groups:\n- name: pages\n  rules:\n{}", rules.collect::<String>())).unwrap();
@@ -80,7 +81,10 @@ fn the_pages_name_files_and_headings_that_exist() {
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
             let target = read(&format!("docs/{file}"));
-            let anchors = target.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"));
+            let anchors = target
+                .lines()
+                .filter(|line| line.starts_with('#'))
+                .map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"));
             assert!(anchor.is_empty() || anchors.clone().any(|found| found == anchor), "{page}: {link}");
             links += 1;
         }

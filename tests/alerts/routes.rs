@@ -53,14 +53,26 @@ fn each_alert_goes_to_its_tier() {
 fn tiers_are_grouped_told_again_and_inhibited_as_promised() {
     let config = yaml(ALERTMANAGER);
     let route = &config["route"];
-    assert_eq!((&route["group_by"], &route["group_wait"], &route["group_interval"]), (&json!(["service", "severity", "env"]), &json!("30s"), &json!("5m")));
+    assert_eq!(
+        (&route["group_by"], &route["group_wait"], &route["group_interval"]),
+        (&json!(["service", "severity", "env"]), &json!("30s"), &json!("5m"))
+    );
     let again = |receiver: &str| {
         let routes = route["routes"].as_array().unwrap().iter().chain([route]);
-        routes.filter(|route| route["receiver"] == receiver).map(|route| route["repeat_interval"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        routes
+            .filter(|route| route["receiver"] == receiver)
+            .map(|route| route["repeat_interval"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
-    assert_eq!((again("critical"), again("warning"), again("info")), (vec!["15m".into()], vec!["2h".into()], vec!["24h".into(), "24h".into()]));
+    assert_eq!(
+        (again("critical"), again("warning"), again("info")),
+        (vec!["15m".into()], vec!["2h".into()], vec!["24h".into(), "24h".into()])
+    );
     let inhibit = config["inhibit_rules"].as_array().unwrap();
-    assert_eq!((&inhibit[0]["source_matchers"], &inhibit[0]["target_matchers"]), (&json!(["severity=\"critical\""]), &json!(["severity=\"warning\""])));
+    assert_eq!(
+        (&inhibit[0]["source_matchers"], &inhibit[0]["target_matchers"]),
+        (&json!(["severity=\"critical\""]), &json!(["severity=\"warning\""]))
+    );
     assert_eq!(inhibit[1]["source_matchers"], json!(["alertname=\"ServiceDown\""]));
     assert!(inhibit[1]["target_matchers"][0].as_str().unwrap().contains("ServiceHighLatency"));
     for receiver in config["receivers"].as_array().unwrap() {
@@ -79,7 +91,10 @@ fn grafana_watches_integrity_and_hands_it_to_alertmanager() {
     assert_eq!((&rule["noDataState"], &rule["execErrState"]), (&json!("NoData"), &json!("Alerting")));
     let [query, last, below] = rule["data"].as_array().unwrap().as_slice() else { panic!("{rule:#}") };
     assert_eq!((&query["datasourceUid"], &query["model"]["expr"]), (&json!("prometheus"), &json!("batchsql_data_integrity_rate * 100")));
-    assert_eq!((&last["model"]["type"], &last["model"]["reducer"], &last["model"]["expression"]), (&json!("reduce"), &json!("last"), &query["refId"]));
+    assert_eq!(
+        (&last["model"]["type"], &last["model"]["reducer"], &last["model"]["expression"]),
+        (&json!("reduce"), &json!("last"), &query["refId"])
+    );
     assert_eq!((&below["model"]["type"], &below["model"]["expression"]), (&json!("threshold"), &last["refId"]));
     assert_eq!(below["model"]["conditions"], json!([{"evaluator": {"type": "lt", "params": [95]}}]));
     assert_eq!(rule["condition"], below["refId"]);

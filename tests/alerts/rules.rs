@@ -22,7 +22,9 @@ fn text<'a>(rule: &'a Value, path: &str) -> &'a str {
 fn boards() -> BTreeSet<String> {
     let folder = fs::read_dir(root().join("grafana/dashboards")).unwrap();
     let files = folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "json"));
-    files.map(|path| serde_json::from_str::<Value>(&fs::read_to_string(path).unwrap()).unwrap()["uid"].as_str().unwrap().to_owned()).collect()
+    files
+        .map(|path| serde_json::from_str::<Value>(&fs::read_to_string(path).unwrap()).unwrap()["uid"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -90,7 +92,8 @@ fn what_wavers_is_held_until_it_is_well_inside_its_limit() {
     }
     assert!(held.contains("BatchSQLHighErrorRate") && held.contains("ServiceHighLatency") && held.len() >= 10, "{held:?}");
     let states = ["BatchSQLLowDataIntegrity", "ServiceDown", "DatabaseDown", "HostDiskFullSoon"];
-    let others = free.iter().filter(|name| !states.contains(&name.as_str()) && !read("config/prometheus/rules/monitoring.yml").contains(*name));
+    let others =
+        free.iter().filter(|name| !states.contains(&name.as_str()) && !read("config/prometheus/rules/monitoring.yml").contains(*name));
     assert_eq!(others.count(), 0, "{free:?}");
 }
 
