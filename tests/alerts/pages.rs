@@ -18,7 +18,8 @@ pub(crate) fn chapter(page: &str, heading: &str) -> String {
 
 /// The fenced blocks of a language.
 pub(crate) fn blocks(text: &str, language: &str) -> Vec<String> {
-    let fences = text.split(&format!("```{language}\n")).skip(1);
+    let fence = format!("```{language}\n");
+    let fences = text.split(&fence).skip(1);
     fences.map(|rest| rest.split("```").next().unwrap().trim().to_owned()).collect()
 }
 
