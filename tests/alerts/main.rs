@@ -6,6 +6,7 @@ mod common;
 mod delivery;
 mod diagnosis;
 mod pages;
+#[allow(dead_code, reason = "most of it is for the tests of the program")]
 #[path = "../program/place.rs"]
 mod place;
 mod routes;
