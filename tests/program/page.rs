@@ -16,7 +16,7 @@ const SECOND: [u8; 3] = [0xd5, 0x5e, 0x00];
 fn violated(place: &Place) -> Value {
     let db = Database::sqlite(place, "page");
     let load = json!({"executor": "constant-arrival-rate", "rate": 500, "duration": "4s", "warmup": "1s"});
-    let scenario = db.scenario(json!({}), load);
+    let scenario = db.scenario(json!({"pipeline": {"flush_size": 10}}), load);
     run_and_meddle(place, &scenario, || db.execute("DELETE FROM {table} WHERE id IN (600, 777, 2000)")).json(4)
 }
 
