@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
 
 use crate::ledger::Outcome;
 use crate::report::{LatencySummary, Outcomes};
@@ -111,6 +112,30 @@ impl Latency {
         let mut bytes = Vec::new();
         V2DeflateSerializer::new().serialize(&self.histogram, &mut bytes).expect("writing into memory cannot fail");
         base64::engine::general_purpose::STANDARD.encode(bytes)
+    }
+
+    /// What [`Self::encode`] wrote: every latency again, but not how many answers told them; an empty text has none.
+    ///
+    /// # Errors
+    /// When the text is no such histogram.
+    pub fn decode(text: &str) -> anyhow::Result<Self> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text).context("this is no base64")?;
+        let mut histogram: Histogram<u64> =
+            Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(|error| anyhow!("this is no HDR histogram: {error:?}"))?;
+        histogram.auto(true);
+        Ok(Self { answers: histogram.len(), histogram })
+    }
+
+    /// Quantiles and their values in milliseconds, denser towards the tail (five steps each time the rest halves), up to the last
+    /// operation: what an HDR plot draws.
+    #[must_use]
+    pub fn curve(&self) -> Vec<(f64, f64)> {
+        let last = 1.0 - 1.0 / self.histogram.len().max(1) as f64;
+        let point = |step: hdrhistogram::iterators::IterationValue<u64>| (step.quantile_iterated_to(), step.value_iterated_to() as f64 / 1e6);
+        self.histogram.iter_quantiles(5).map(point).take_while(|(quantile, _)| *quantile <= last).collect()
     }
 }
 
@@ -441,11 +466,31 @@ mod tests {
 
     #[test]
     fn histograms_are_written_in_the_format_the_report_promises() {
-        use hdrhistogram::serialization::Deserializer;
         let mut latency = Latency::default();
         latency.record(MS);
+        let back = Latency::decode(&latency.encode()).unwrap();
+        assert_eq!((back.count(), back.histogram.max() / 10_000), (1, 100));
         let bytes = base64::engine::general_purpose::STANDARD.decode(latency.encode()).unwrap();
-        let back: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
-        assert_eq!((back.len(), back.max() / 10_000), (1, 100));
+        assert_eq!(bytes[..4], [0x1c, 0x84, 0x93, 0x14], "the cookie of V2 in a compressed frame");
+        assert_eq!(Latency::decode("").unwrap().count(), 0);
+        for (text, words) in [("no base64!", "no base64"), ("aGVsbG8=", "no HDR histogram")] {
+            let error = format!("{:#}", Latency::decode(text).unwrap_err());
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_curve_reaches_the_last_operation_and_only_rises() {
+        let mut latency = Latency::default();
+        for n in 1..=1_000 {
+            latency.record(MS * n);
+        }
+        let curve = latency.curve();
+        assert!(curve.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1), "{curve:?}");
+        let (last, slowest) = *curve.last().unwrap();
+        assert!((0.99..=0.999).contains(&last) && (990.0..=1_001.0).contains(&slowest), "{last} {slowest}");
+        let middle = curve.iter().find(|(quantile, _)| *quantile >= 0.5).unwrap();
+        assert!((middle.1 / 500.0 - 1.0).abs() < 0.05, "{middle:?}");
+        assert_eq!(Latency::default().curve(), []);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod console;
 pub(crate) mod format;
+pub mod html;
 pub mod junit;
 pub mod markdown;
 #[cfg(test)]
@@ -462,7 +463,7 @@ pub struct Histograms {
 }
 
 /// The files [`write_all`] writes.
-pub const FILES: [&str; 4] = ["report.json", "report.md", "junit.xml", "timeline.csv"];
+pub const FILES: [&str; 5] = ["report.json", "report.md", "report.html", "junit.xml", "timeline.csv"];
 
 /// Writes every format into `folder`, which is made if need be. Each file appears whole or not at all.
 ///
@@ -471,8 +472,8 @@ pub const FILES: [&str; 4] = ["report.json", "report.md", "junit.xml", "timeline
 pub fn write_all(folder: &Path, report: &Report) -> anyhow::Result<()> {
     fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the report folder {}; name another one with --report-dir", folder.display()))?;
-    let texts =
-        [serde_json::to_string_pretty(report)? + "\n", markdown::text(report), junit::xml(report)?, timeline::csv(&report.timeline)?];
+    let json = serde_json::to_string_pretty(report)? + "\n";
+    let texts = [json, markdown::text(report), html::text(report), junit::xml(report)?, timeline::csv(&report.timeline)?];
     for (name, text) in FILES.into_iter().zip(texts) {
         write_whole(&folder.join(name), &text)?;
     }
@@ -523,7 +524,7 @@ mod tests {
         fs::create_dir(folder.path().join("junit.xml")).unwrap();
         let error = format!("{:#}", write_all(folder.path(), &sample::passed()).unwrap_err());
         assert!(error.contains("junit.xml") && error.contains("--report-dir"), "{error}");
-        assert_eq!(names(folder.path()), ["junit.xml", "report.json", "report.md"]);
+        assert_eq!(names(folder.path()), ["junit.xml", "report.html", "report.json", "report.md"]);
         let file = folder.path().join("report.md");
         let error = format!("{:#}", write_all(&file, &sample::passed()).unwrap_err());
         assert!(error.contains("report.md") && error.contains("--report-dir"), "{error}");

@@ -1,6 +1,8 @@
 //! The program as its users meet it: the real binary, real databases, exit codes, reports and words.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/browser.rs"]
+mod browser;
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;
@@ -11,6 +13,7 @@ mod interrupt;
 mod load;
 mod metrics;
 mod operations;
+mod page;
 mod place;
 mod proxy;
 mod trouble;
