@@ -8,6 +8,7 @@
 //! - [`table`]: rows and columns, the data all of them share
 //! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
 //! - [`runner`]: the phases of a run
+//! - [`telemetry`]: what is pushed while runs go on
 //! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
 
 pub mod cli;
@@ -27,6 +28,7 @@ pub mod scenario;
 pub mod schedule;
 pub mod table;
 pub mod target;
+pub mod telemetry;
 pub mod verifier;
 pub mod workload;
 

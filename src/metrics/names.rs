@@ -93,6 +93,7 @@ specs! {
     TEST_DURATION = "batchsql_test_duration_seconds", Histogram(LongSeconds), TEST, "Length of whole runs";
     TARGET_INFO = "batchsql_target_info", Gauge, &["database", "name", "version"], "The target as it names itself, always 1";
     SERIES_DROPPED = "batchsql_series_dropped_total", Counter, &[], "Series refused because the limit on series was reached";
+    PUSH_DROPPED = "batchsql_push_dropped_total", Counter, &["destination"], "Samples and spans that a receiver refused or that did not fit the buffer";
     AI_REQUESTS = "aiproxy_requests_total", Counter, &["channel", "user_name", "model", "status", "protocol"], "Requests that have ended, by status success and error";
     AI_RESPONSE_TIME = "aiproxy_response_time_seconds", Histogram(Replies), ROUTE, "From a request to the end of its reply";
     AI_FIRST_TOKEN = "aiproxy_time_to_first_token_seconds", Histogram(Replies), MODEL, "From a request to the first token with content";
