@@ -91,11 +91,11 @@ impl OtlpMetrics {
                 Data::Histogram(Histogram { data_points, aggregation_temporality })
             }
             MetricType::COUNTER => {
-                let data_points = series.map(|series| self.number(series, series.get_counter().value(), now)).collect();
+                let data_points = series.map(|series| self.number(series, series.get_counter().get_value(), now)).collect();
                 Data::Sum(Sum { data_points, aggregation_temporality, is_monotonic: true })
             }
             _ => {
-                let data_points = series.map(|series| self.number(series, series.get_gauge().value(), now)).collect();
+                let data_points = series.map(|series| self.number(series, series.get_gauge().get_value(), now)).collect();
                 Data::Gauge(Gauge { data_points })
             }
         };
