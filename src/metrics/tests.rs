@@ -46,6 +46,7 @@ batchsql_concurrent_workers gauge database,test_name
 batchsql_test_duration_seconds histogram database,test_name
 batchsql_target_info gauge database,name,version
 batchsql_series_dropped_total counter 
+batchsql_push_dropped_total counter destination
 aiproxy_requests_total counter channel,user_name,model,status,protocol
 aiproxy_response_time_seconds histogram channel,model,protocol
 aiproxy_time_to_first_token_seconds histogram channel,model
@@ -152,6 +153,7 @@ fn names_types_and_labels_are_the_contract() {
     proxy.set_api_keys(3);
     proxy.set_wal_bytes(4096);
     proxy.record(&aiproxy::tests::WEBSOCKET);
+    metrics.push_dropped("remote_write");
     let expected: BTreeMap<_, _> = CONTRACT
         .trim_start()
         .lines()

@@ -132,3 +132,31 @@ impl OtlpMetrics {
 fn attributes(series: &Series) -> Vec<KeyValue> {
     series.get_label().iter().map(|label| attribute(label.name(), text(label.value()))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::PrometheusMetrics;
+
+    #[tokio::test]
+    async fn families_become_sums_gauges_and_histograms() {
+        let metrics = PrometheusMetrics::new();
+        metrics.set_environment("ci");
+        metrics.register_counter("imports_total", "Imports", &["kind"]).unwrap().with(&["nightly"]).inc_by(5);
+        let times = metrics.register_histogram("import_seconds", "Imports", &[], &[1.0, 10.0]).unwrap().with(&[]);
+        [0.5, 5.0, 6.0, 70.0].map(|seconds| times.observe(seconds));
+        let service = Service::new("--otlp", "http://127.0.0.1:9", "").unwrap();
+        let otlp = OtlpMetrics::start(service, "here", 7, metrics.push_dropped(NAME));
+        let families = metrics.gather();
+        let metric = |name: &str| otlp.metric(families.iter().find(|family| family.name() == name).unwrap(), 9);
+        let Some(Data::Sum(sum)) = metric("imports_total").data else { panic!("no sum") };
+        assert!(sum.is_monotonic && sum.aggregation_temporality() == AggregationTemporality::Cumulative);
+        let [point] = sum.data_points.as_slice() else { panic!("{sum:?}") };
+        assert_eq!((point.start_time_unix_nano, point.time_unix_nano, point.value), (7, 9, Some(Number::AsDouble(5.0))));
+        assert_eq!(point.attributes, [attribute("kind", text("nightly")), attribute("env", text("ci"))]);
+        let Some(Data::Histogram(histogram)) = metric("import_seconds").data else { panic!("no histogram") };
+        let [point] = histogram.data_points.as_slice() else { panic!("{histogram:?}") };
+        assert_eq!((point.count, point.sum), (4, Some(81.5)));
+        assert_eq!((&point.bucket_counts[..], &point.explicit_bounds[..]), (&[1, 2, 1][..], &[1.0, 10.0][..]));
+    }
+}

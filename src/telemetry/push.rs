@@ -135,6 +135,11 @@ impl Push {
         self.shared.overflown.fetch_add(values, Relaxed);
     }
 
+    #[cfg(test)]
+    pub(super) fn given_up(&self) -> u64 {
+        self.shared.overflown.load(Relaxed)
+    }
+
     /// Delivers what waits, within a bound, and says what could not be delivered.
     pub(super) async fn finish(&self) {
         let Some(mut task) = lock(&self.task).take() else { return };
@@ -267,7 +272,9 @@ impl Courier {
             self.send_again();
         }
         let now = Instant::now();
-        self.delivered.push_back((now, request.body));
+        if request.values > 0 {
+            self.delivered.push_back((now, request.body));
+        }
         while self.delivered.front().is_some_and(|(at, _)| now.duration_since(*at) >= self.shared.receiver.remember) {
             self.delivered.pop_front();
         }
@@ -312,5 +319,83 @@ impl Courier {
             () = tokio::time::sleep(wait) => {}
             () = self.shared.closing.cancelled() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::post;
+
+    use super::*;
+    use crate::metrics::PrometheusMetrics;
+
+    fn push(port: u16, metrics: &PrometheusMetrics) -> Push {
+        let service = Service::new("--to", &format!("http://127.0.0.1:{port}"), "").unwrap();
+        let remember = Duration::from_secs(30);
+        let receiver = Receiver { name: "test", values: "samples", service, path: "/", headers: Vec::new(), remember };
+        Push::start(receiver, metrics.push_dropped("test"))
+    }
+
+    /// A receiver that answers one status after the other, the last one for good, and keeps what it was sent.
+    async fn receiver(statuses: &[u16]) -> (u16, Arc<Mutex<Vec<Bytes>>>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (seen, statuses): (Arc<Mutex<Vec<Bytes>>>, _) = (Arc::default(), statuses.to_vec());
+        let kept = Arc::clone(&seen);
+        let answer = move |body: Bytes| async move {
+            let mut kept = lock(&kept);
+            let status = statuses[kept.len().min(statuses.len() - 1)];
+            kept.push(body);
+            StatusCode::from_u16(status).unwrap()
+        };
+        tokio::spawn(axum::serve(listener, Router::new().route("/", post(answer))).into_future());
+        (port, seen)
+    }
+
+    #[tokio::test]
+    async fn what_may_pass_is_tried_again_in_order_and_what_will_not_is_given_up() {
+        let (port, seen) = receiver(&[503, 429, 200, 400, 200]).await;
+        let metrics = PrometheusMetrics::new();
+        let push = push(port, &metrics);
+        for body in ["a", "b", "c"] {
+            push.send(Bytes::from(body), 2);
+        }
+        push.finish().await;
+        assert_eq!(*lock(&seen), ["a", "a", "a", "b", "c"]);
+        assert!(metrics.render().contains("batchsql_push_dropped_total{destination=\"test\"} 2\n"));
+        assert_eq!(lock(&push.shared.queue).bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn beyond_the_bound_the_oldest_goes_and_is_counted() {
+        let metrics = PrometheusMetrics::new();
+        let push = push(9, &metrics);
+        let block = Bytes::from(vec![0; MOST_BYTES / 4]);
+        for values in 1..=6 {
+            push.send(block.clone(), values);
+        }
+        let queue = lock(&push.shared.queue);
+        assert_eq!(queue.waiting.iter().map(|request| request.values).collect::<Vec<_>>(), [3, 4, 5, 6]);
+        assert_eq!((queue.bytes, push.given_up()), (MOST_BYTES, 3));
+    }
+
+    #[tokio::test]
+    async fn another_connection_means_that_what_was_delivered_of_late_is_sent_again_once() {
+        let (port, _) = receiver(&[200]).await;
+        let push = push(port, &PrometheusMetrics::new());
+        let mut courier = Courier::new(Arc::clone(&push.shared));
+        let on = |port: u16| Answer { status: StatusCode::OK, body: Bytes::new(), connection: Some(([127, 0, 0, 1], port).into()) };
+        let request = |body: &'static str, values| Request { number: 0, body: Bytes::from(body), values };
+        courier.accepted(request("a", 1), &on(1));
+        courier.accepted(request("b", 1), &on(1));
+        let waits = |push: &Push| lock(&push.shared.queue).waiting.iter().map(|r| r.body.clone()).collect::<Vec<_>>();
+        assert_eq!(waits(&push), Vec::<Bytes>::new());
+        courier.accepted(request("c", 1), &on(2));
+        assert_eq!(waits(&push), ["a", "b"]);
+        lock(&push.shared.queue).waiting.clear();
+        courier.accepted(request("a", 0), &on(2));
+        courier.accepted(request("d", 1), &on(3));
+        assert_eq!(waits(&push), ["c"], "what was sent again is not a third time");
     }
 }

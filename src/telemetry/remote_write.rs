@@ -143,3 +143,54 @@ fn labels(shown: Shown, instance: &str) -> Vec<Label> {
     labels.sort_unstable();
     labels
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
+
+    fn label<'a>(series: &'a TimeSeries, name: &str) -> &'a str {
+        series.labels.iter().find(|label| label.name == name).map_or("", |label| &label.value)
+    }
+
+    fn of<'a>(request: &'a WriteRequest, name: &'a str) -> impl Iterator<Item = &'a TimeSeries> {
+        request.timeseries.iter().filter(move |series| label(series, "__name__") == name)
+    }
+
+    fn samples_of(request: &WriteRequest, name: &str) -> Vec<(f64, i64)> {
+        of(request, name).flat_map(|series| &series.samples).map(|sample| (sample.value, sample.timestamp)).collect()
+    }
+
+    #[test]
+    fn what_is_sent_is_what_the_protocol_says() {
+        let metrics = PrometheusMetrics::new();
+        metrics.set_metrics_prefix("ci_").unwrap();
+        let sizes = crate::metrics::Pipeline { buffer_size: 1, flush_size: 200, concurrency: 1 };
+        let reporter = PrometheusMetricsReporter::new(&metrics, "sqlite", "t", sizes);
+        reporter.dropped(3);
+        let sent = compress(&Written::default().request(&metrics.gather(), "here", 1_000)).unwrap();
+        let request = WriteRequest::decode(&*snap::raw::Decoder::new().decompress_vec(&sent).unwrap()).unwrap();
+        assert_eq!(samples_of(&request, "ci_batchsql_dropped_total"), [(3.0, 1_000)]);
+        let dropped = of(&request, "ci_batchsql_dropped_total").next().unwrap();
+        assert_eq!(["job", "instance", "test_name"].map(|name| label(dropped, name)), ["batchsql", "here", "t"]);
+        for series in &request.timeseries {
+            assert!(series.labels.windows(2).all(|two| two[0].name < two[1].name), "{series:?}");
+        }
+        let bounds: Vec<_> = of(&request, "ci_batchsql_test_duration_seconds_bucket").map(|series| label(series, "le")).collect();
+        assert_eq!((bounds.first(), bounds.last(), bounds.len()), (Some(&"1"), Some(&"+Inf"), 12));
+    }
+
+    #[test]
+    fn what_counts_begins_at_zero_and_time_only_goes_on() {
+        let metrics = PrometheusMetrics::new();
+        let counter = metrics.register_counter("imports_total", "Imports", &["kind"]).unwrap();
+        let mut written = Written::default();
+        let mut send = |millis| samples_of(&written.request(&metrics.gather(), "here", millis), "imports_total");
+        assert_eq!(send(1_000), []);
+        let nightly = counter.with(&["nightly"]);
+        nightly.inc_by(5);
+        assert_eq!(send(3_000), [(0.0, 1_000), (5.0, 3_000)]);
+        nightly.inc();
+        assert_eq!(send(2_000), [(6.0, 3_001)], "the clock was set back");
+    }
+}

@@ -249,3 +249,67 @@ fn mix(number: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::PrometheusMetrics;
+    use crate::target::{Applied, Failure};
+
+    fn trace(share: f64) -> RunTrace {
+        let service = Service::new("--otlp", "http://127.0.0.1:9", "").unwrap();
+        let traces = Traces::start(service, "here", share, PrometheusMetrics::new().push_dropped(NAME));
+        RunTrace::new(Arc::new(traces), "20260102-030405-t-1a2b", "t", 42, Instant::now(), Duration::from_secs(5))
+    }
+
+    fn spans(trace: &RunTrace) -> Vec<Span> {
+        std::mem::take(&mut trace.traces.waiting.lock().unwrap())
+    }
+
+    fn said(span: &Span, key: &str) -> Option<Value> {
+        span.attributes.iter().find(|one| one.key == key)?.value.clone()?.value
+    }
+
+    #[tokio::test]
+    async fn the_sample_is_a_matter_of_seed_and_share_alone() {
+        let sample = |share| (0..10_000).filter(|number| trace(share).samples(*number)).count();
+        assert_eq!((sample(0.0), sample(1.0)), (0, 10_000));
+        let (once, again) = (trace(0.1), trace(0.1));
+        let chosen: Vec<u64> = (0..10_000).filter(|number| once.samples(*number)).collect();
+        assert!((800..1200).contains(&chosen.len()), "{}", chosen.len());
+        assert!(chosen.iter().all(|number| again.samples(*number)));
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_a_span_below_its_phase_below_its_run() {
+        let trace = trace(1.0);
+        let batch = BatchInfo { id: 3, table: "t", rows: 200, entries: &[], attempt: 2, session: 0 };
+        let failure = Failure { class: ErrorClass::Timeout, applied: Applied::Unknown, message: "secret".to_owned() };
+        trace.finished(&batch, &BatchOutcome::Unknown(failure), Duration::from_millis(40));
+        let seconds = Duration::from_secs;
+        trace.finish([seconds(7), seconds(8), seconds(10)], Verdict::Fail);
+        let spans = spans(&trace);
+        let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+        assert_eq!(names, ["batch insert", "warmup", "main", "drain", "verify", "run"]);
+        let [batch, warmup, main, .., run] = spans.as_slice() else { panic!("{names:?}") };
+        assert_eq!((&batch.parent_span_id, &warmup.parent_span_id, run.parent_span_id.len()), (&warmup.span_id, &run.span_id, 0));
+        assert!(spans.iter().all(|span| span.trace_id == run.trace_id && span.trace_id.len() == 16 && span.span_id.len() == 8));
+        assert_eq!((main.end_time_unix_nano - main.start_time_unix_nano) / 1_000_000, 2_000);
+        assert_eq!((run.end_time_unix_nano - run.start_time_unix_nano) / 1_000_000, 10_000);
+        assert!(run.start_time_unix_nano.abs_diff(unix_nanos()) < 60_000_000_000);
+        assert_eq!((said(batch, "seq"), said(batch, "rows"), said(batch, "attempts")), (Some(whole(3)), Some(whole(200)), Some(whole(2))));
+        assert_eq!((said(batch, "outcome"), said(batch, "error.type")), (Some(text("unknown")), Some(text("timeout"))));
+        assert_eq!(said(batch, "run_id"), Some(text("20260102-030405-t-1a2b")));
+        assert_eq!(batch.status, Some(Status { code: StatusCode::Error.into(), message: "timeout".to_owned() }));
+        assert_eq!(run.status.as_ref().map(|status| status.message.as_str()), Some("fail"));
+    }
+
+    #[tokio::test]
+    async fn spans_that_do_not_fit_are_counted() {
+        let trace = trace(1.0);
+        let now = Instant::now();
+        let request = Request { index: 1, route: "chat", status: 200, start: now, end: now, outcome: Outcome::Acknowledged, error: None };
+        (0..MOST_SPANS + 7).for_each(|_| trace.request(&request));
+        assert_eq!((spans(&trace).len(), trace.traces.push.given_up()), (MOST_SPANS, 7));
+    }
+}

@@ -12,6 +12,7 @@ mod load;
 mod metrics;
 mod place;
 mod proxy;
+mod push;
 mod trouble;
 
 /// Makes one test a database of each function: `fn(&Place, &Database)`.
