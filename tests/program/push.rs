@@ -101,12 +101,10 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// So many seconds of 500 rows each.
+/// So many seconds of at most 500 rows each.
 fn paced(place: &Place, seconds: u64) -> Value {
-    Database::sqlite(place, "pushed").scenario(
-        json!({"rows": 500 * seconds, "pipeline": {"flush_size": 50}}),
-        json!({"executor": "constant-arrival-rate", "rate": 500, "duration": format!("{seconds}s"), "lag_limit": "10s"}),
-    )
+    let load = json!({"executor": "constant-vus", "vus": 5, "duration": format!("{seconds}s"), "think_time": "10ms"});
+    Database::sqlite(place, "pushed").scenario(json!({"pipeline": {"flush_size": 50}}), load)
 }
 
 /// What a receiver must have of a run of `rows` rows that passed.
@@ -130,11 +128,12 @@ fn three_seconds_are_seen(receiver: fn(&Place, u16) -> Option<Receiver>) {
     let place = Place::new();
     let Some(receiver) = receiver(&place, free_port()) else { return };
     let ended = place.run(&paced(&place, 3), &["--remote-write", &receiver.url(), "--instance", "here"]);
-    assert_eq!(ended.json(0)["outcomes"]["acknowledged"], 1500);
+    let rows = ended.json(0)["outcomes"]["acknowledged"].as_f64().unwrap();
+    assert!(rows > 100.0, "{rows}");
     assert!(!ended.stderr.contains("remote write"), "{}", ended.stderr);
     // What was taken may be shown a moment later.
     until("the last sample", || (!receiver.query("batchsql_data_integrity_rate").is_empty()).then_some(()));
-    assert_run(&receiver, 1500.0);
+    assert_run(&receiver, rows);
     assert!(receiver.samples("batchsql_run_active").iter().any(|(_, active)| *active == 1.0), "the load was seen as well");
 }
 
@@ -163,7 +162,7 @@ fn a_receiver_that_is_killed_in_mid_run_misses_nothing_of_it() {
     std::thread::sleep(Duration::from_secs(4)); // the outage
     let receiver = Receiver::victoria_metrics(&place, port).unwrap();
     let ended = running.end();
-    assert_eq!(ended.json(0)["outcomes"]["acknowledged"], 6000);
+    let rows = ended.json(0)["outcomes"]["acknowledged"].as_f64().unwrap();
     until("the last sample", || (!receiver.query("batchsql_data_integrity_rate").is_empty()).then_some(()));
     let processed = receiver.samples("batchsql_records_processed_total");
     for sample in before {
@@ -171,7 +170,7 @@ fn a_receiver_that_is_killed_in_mid_run_misses_nothing_of_it() {
     }
     let widest = processed.windows(2).map(|two| two[1].0 - two[0].0).fold(0.0, f64::max);
     assert!(widest < 3.5, "nothing was pushed for {widest} s: {processed:?}");
-    assert_eq!((processed.first().unwrap().1, processed.last().unwrap().1), (0.0, 6000.0));
+    assert_eq!((processed.first().unwrap().1, processed.last().unwrap().1), (0.0, rows));
     assert_eq!(receiver.samples("batchsql_data_integrity_rate").last().unwrap().1, 1.0);
 }
 
@@ -209,7 +208,11 @@ fn a_receiver_that_takes_no_writes_is_told_of_once_in_its_own_words() {
 fn what_is_no_address_is_refused_before_anything_is_begun() {
     let place = Place::new();
     let scenario = Database::sqlite(&place, "rows").rows(100);
-    place.run(&scenario, &["--remote-write", "ftp://bob:hunter2@127.0.0.1"]).refused(&["--remote-write", "ftp://bob:***@", "http://127.0.0.1:9090"]);
+    place.run(&scenario, &["--remote-write", "ftp://bob:hunter2@127.0.0.1"]).refused(&[
+        "--remote-write",
+        "ftp://bob:***@",
+        "http://127.0.0.1:9090",
+    ]);
     place.run(&scenario, &["--otlp", "127.0.0.1:4318"]).refused(&["--otlp", "127.0.0.1:4318", "http://127.0.0.1:4318"]);
     place.run(&scenario, &["--otlp-sample", "2"]).refused(&["--otlp-sample", "between 0 and 1"]);
     assert!(!place.path("reports").exists() && !place.path("test.db").exists(), "nothing was begun");
@@ -231,7 +234,17 @@ fn a_collector_takes_metrics_and_traces() {
     let (port, grpc) = (free_port(), free_port());
     let log = std::fs::File::create(place.path("rotel.log")).unwrap();
     let mut command = Command::new(program);
-    command.args(["start", "--exporter", "blackhole", "--debug-log", "traces", "--debug-log", "metrics", "--debug-log-verbosity", "detailed"]);
+    command.args([
+        "start",
+        "--exporter",
+        "blackhole",
+        "--debug-log",
+        "traces",
+        "--debug-log",
+        "metrics",
+        "--debug-log-verbosity",
+        "detailed",
+    ]);
     command.args(["--otlp-http-endpoint", &format!("127.0.0.1:{port}"), "--otlp-grpc-endpoint", &format!("127.0.0.1:{grpc}")]);
     let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     let receiver = Receiver { child, port };
