@@ -22,7 +22,7 @@ use crate::runner::say;
 use crate::scenario::Retry;
 use crate::scenario::units::{Share, Time};
 
-/// Most bytes that wait for a receiver: an hour of metrics, compressed. Beyond it the oldest request is given up.
+/// Most bytes that wait for a receiver. Beyond it the oldest request is given up.
 const MOST_BYTES: usize = 16 << 20;
 /// Longest wait for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);

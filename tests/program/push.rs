@@ -201,7 +201,7 @@ fn a_receiver_that_takes_no_writes_is_told_of_once_in_its_own_words() {
     let ended = place.run(&Database::sqlite(&place, "rows").rows(1000), &["--remote-write", &receiver.url()]);
     let _: Value = ended.json(0);
     let said: Vec<_> = ended.stderr.lines().filter(|line| line.contains("remote write to")).collect();
-    assert!(matches!(said[..], [line] if line.contains("404") && line.contains("--web.enable-remote-write-receiver")), "{}", ended.stderr);
+    assert!(matches!(said[..], [line] if line.contains("404") && line.contains("receiver needs to be enabled")), "{}", ended.stderr);
 }
 
 #[test]
