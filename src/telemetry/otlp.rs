@@ -144,7 +144,7 @@ mod tests {
         metrics.set_environment("ci");
         metrics.register_counter("imports_total", "Imports", &["kind"]).unwrap().with(&["nightly"]).inc_by(5);
         let times = metrics.register_histogram("import_seconds", "Imports", &[], &[1.0, 10.0]).unwrap().with(&[]);
-        [0.5, 5.0, 6.0, 70.0].map(|seconds| times.observe(seconds));
+        [0.5, 5.0, 6.0, 70.0].iter().for_each(|seconds| times.observe(*seconds));
         let service = Service::new("--otlp", "http://127.0.0.1:9", "").unwrap();
         let otlp = OtlpMetrics::start(service, "here", 7, metrics.push_dropped(NAME));
         let families = metrics.gather();
