@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::scenario::units::Share;
+
 /// Load for databases and gateways that proves what it was told is stored, and says how fast it honestly was.
 ///
 /// Throughput is void unless integrity holds: after every run each row is read back and compared with what was acknowledged.
@@ -109,6 +111,9 @@ pub struct RunArgs {
     /// Leave the container of a scenario's target running after the run, and say how to reach it.
     #[arg(long)]
     pub keep_containers: bool,
+    /// Where metrics and traces are pushed.
+    #[command(flatten)]
+    pub push: PushArgs,
     /// Shell command to run between drain and verification.
     #[arg(long, value_name = "CMD")]
     pub before_verify: Option<String>,
@@ -121,6 +126,23 @@ pub struct RunArgs {
     /// Show no progress and no summary.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// Where metrics and traces are pushed.
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    /// Push metrics to this Prometheus remote-write receiver (Prometheus, VictoriaMetrics), every 2 s and at the end.
+    #[arg(long, value_name = "URL", env = "BATCHSQL_REMOTE_WRITE", hide_env_values = true)]
+    pub remote_write: Option<String>,
+    /// Push metrics and traces to this OpenTelemetry collector (OTLP over HTTP, usually port 4318).
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
+    pub otlp: Option<String>,
+    /// Share of batches and requests that become a span.
+    #[arg(long, value_name = "SHARE", default_value = "1%")]
+    pub otlp_sample: Share,
+    /// Name of this harness in what is pushed [default: host:pid].
+    #[arg(long, value_name = "NAME", env = "BATCHSQL_INSTANCE")]
+    pub instance: Option<String>,
 }
 
 /// `batchsql check`.

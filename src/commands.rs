@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{CheckArgs, RunArgs, Scenarios, VerifyArgs};
+use crate::cli::{CheckArgs, PushArgs, RunArgs, Scenarios, VerifyArgs};
 use crate::container;
 use crate::metrics::{DEFAULT_LISTEN, PrometheusMetrics};
 use crate::redact;
@@ -13,6 +13,7 @@ use crate::report::{self, Integrity, IntegrityVerdict, Report, Verdict};
 use crate::runner::{self, Options, Progress, say};
 use crate::scenario::{BatchInsert, Scenario, load, plan, schema};
 use crate::target;
+use crate::telemetry::exports::{Destinations, Exports};
 
 /// Could not run: usage, bad scenario, target unreachable at the start.
 pub(crate) const COULD_NOT_RUN: u8 = 2;
@@ -23,7 +24,12 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub(crate) async fn run(args: RunArgs) -> u8 {
     let stop = CancellationToken::new();
     tokio::spawn(watch_signals(stop.clone()));
-    let mut metrics = None;
+    let PushArgs { remote_write, otlp, otlp_sample, instance } = &args.push;
+    let destinations = match Destinations::new(remote_write.as_deref(), otlp.as_deref(), otlp_sample.0, instance.as_deref()) {
+        Ok(destinations) => destinations,
+        Err(error) => return failed(&error, &[]),
+    };
+    let mut shown = None;
     let mut codes = Vec::new();
     for file in &args.scenarios.files {
         if stop.is_cancelled() {
@@ -31,7 +37,7 @@ pub(crate) async fn run(args: RunArgs) -> u8 {
             codes.push(INTERRUPTED);
             break;
         }
-        match run_one(&args, file, &mut metrics, &stop).await {
+        match run_one(&args, file, &destinations, &mut shown, &stop).await {
             Ok(report) => codes.extend([exit_code(&report), show(&args, &report)]),
             Err(Refused { error, secrets }) => {
                 codes.push(failed(&error, &secrets));
@@ -39,10 +45,17 @@ pub(crate) async fn run(args: RunArgs) -> u8 {
             }
         }
     }
-    if let Some(metrics) = metrics {
+    if let Some(Shown { metrics, exports }) = shown {
         linger(&metrics, &args, &stop).await;
+        exports.finish().await;
     }
     gravest(&codes)
+}
+
+/// The metrics of all runs of a call, and what pushes them.
+struct Shown {
+    metrics: PrometheusMetrics,
+    exports: Exports,
 }
 
 /// Why a scenario did not run, and what must not be shown of it.
@@ -54,18 +67,22 @@ struct Refused {
 async fn run_one(
     args: &RunArgs,
     file: &Path,
-    metrics: &mut Option<PrometheusMetrics>,
+    destinations: &Destinations,
+    shown: &mut Option<Shown>,
     stop: &CancellationToken,
 ) -> Result<Report, Refused> {
     let Loaded { scenario, secrets, notes } =
         load_scenario(&args.scenarios, file).map_err(|error| Refused { error, secrets: Vec::new() })?;
     let refused = |error| Refused { error, secrets: secrets.clone() };
-    if metrics.is_none() && !args.no_metrics {
-        *metrics = Some(serve_metrics(args, &scenario).await.map_err(refused)?);
+    if shown.is_none() && (!args.no_metrics || destinations.any()) {
+        let metrics = serve_metrics(args, &scenario).await.map_err(refused)?;
+        let exports = destinations.start(&metrics);
+        *shown = Some(Shown { metrics, exports });
     }
     let options = Options {
         report_dir: args.report_dir.clone(),
-        metrics: metrics.clone(),
+        metrics: shown.as_ref().map(|shown| shown.metrics.clone()),
+        exports: shown.as_ref().map(|shown| shown.exports.clone()),
         before_verify: args.before_verify.clone(),
         no_verify: args.no_verify,
         keep_containers: args.keep_containers,
@@ -75,7 +92,11 @@ async fn run_one(
         stop: stop.clone(),
         notes,
     };
-    runner::run(scenario, options).await.map_err(refused)
+    let report = runner::run(scenario, options).await.map_err(refused);
+    if let Some(Shown { exports, .. }) = shown {
+        exports.push_metrics();
+    }
+    report
 }
 
 pub(crate) fn failed(error: &anyhow::Error, secrets: &[String]) -> u8 {
@@ -121,6 +142,9 @@ async fn serve_metrics(args: &RunArgs, scenario: &Scenario) -> anyhow::Result<Pr
     let metrics = PrometheusMetrics::new();
     metrics.set_environment(&scenario.metrics.env);
     metrics.set_metrics_prefix(&scenario.metrics.prefix)?;
+    if args.no_metrics {
+        return Ok(metrics); // pushed only
+    }
     let listening = metrics.listen(args.metrics_listen.unwrap_or(DEFAULT_LISTEN), args.metrics_listen.is_some()).await?;
     if let Some(note) = listening.note.filter(|_| !args.quiet) {
         say(&format!("batchsql: {note}"));

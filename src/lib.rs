@@ -9,6 +9,7 @@
 //! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
 //! - [`runner`]: the phases of a run; `container`: targets that are started for it
 //! - [`serve`]: past runs over HTTP; [`doctor`]: how the stack around them is
+//! - [`telemetry`]: what leaves the program while runs go on
 //! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
 
 pub mod cli;
@@ -31,6 +32,7 @@ pub mod schedule;
 pub mod serve;
 pub mod table;
 pub mod target;
+pub mod telemetry;
 pub mod verifier;
 pub mod workload;
 

@@ -1,6 +1,7 @@
 //! A service beside the load, asked over HTTP now and then: a time-series database, a collector, a registry. One attempt, bounded in
 //! time and size; never used for the load itself.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,12 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONNECTION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
 use hyper_util::rt::TokioExecutor;
 use rustls::{ClientConfig, RootCertStore};
 use url::Url;
@@ -37,6 +38,9 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// This end of the connection it came on, unless the service has announced that it closes it: another one means that the service
+    /// was lost in between.
+    pub(crate) connection: Option<SocketAddr>,
 }
 
 impl Answer {
@@ -92,6 +96,11 @@ impl Service {
         self.base.as_str()
     }
 
+    /// The path of its address.
+    pub(crate) fn path(&self) -> &str {
+        self.base.path()
+    }
+
     /// GET of `path` (begins with `/`) below the base.
     ///
     /// # Errors
@@ -132,9 +141,11 @@ impl Service {
     async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Answer> {
         let response = self.client.request(request).await.map_err(|error| anyhow!("not reachable: {}", root(&error)))?;
         let (head, body) = response.into_parts();
+        let closes = head.headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+        let connection = head.extensions.get::<HttpInfo>().map(HttpInfo::local_addr).filter(|_| !closes);
         let body = Limited::new(body, LARGEST).collect().await;
         let body = body.map_err(|error| anyhow!("its answer was cut: {error}"))?.to_bytes();
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        Ok(Answer { status: head.status, headers: head.headers, body, connection })
     }
 }
 

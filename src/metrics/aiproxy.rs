@@ -304,7 +304,8 @@ fn series(metrics: &PrometheusMetrics, spec: &Spec, values: &[&str]) -> Handle {
     metrics.shared.series.get(spec.name, spec.help, &labels, Shape::of(spec, 0))
 }
 
-fn samples(family: &MetricFamily) -> Vec<Sample> {
+/// The lines of `/metrics` that a family makes.
+pub(crate) fn samples(family: &MetricFamily) -> Vec<Sample> {
     let labels = |metric: &Metric| metric.get_label().iter().map(|label| (label.name().to_owned(), label.value().to_owned())).collect();
     let one = |suffix: &str, labels, value| Sample { name: format!("{}{suffix}", family.name()), labels, value };
     let mut samples = Vec::new();

@@ -26,12 +26,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-use prometheus::proto::{LabelPair, MetricFamily};
-use prometheus::{Histogram, IntCounter, TextEncoder};
+pub(crate) use prometheus::IntCounter;
+use prometheus::proto::LabelPair;
+pub(crate) use prometheus::proto::{Metric as Series, MetricFamily, MetricType};
+use prometheus::{Histogram, TextEncoder};
 
 pub use listener::{DEFAULT_LISTEN, Listening, TEXT_FORMAT};
 pub use reporter::{Pipeline, PrometheusMetricsReporter};
-use series::{Series, Shape};
+use series::Shape;
 
 /// Most series (lines of `/metrics`, each bucket of a histogram one) unless told otherwise.
 pub const DEFAULT_SERIES_LIMIT: usize = 1000;
@@ -69,7 +71,7 @@ pub struct PrometheusMetrics {
 }
 
 struct Shared {
-    series: Series,
+    series: series::Series,
     naming: Mutex<Naming>,
     /// Computed anew before every scrape; gone when their run is.
     reporters: Mutex<Vec<Weak<dyn Tick>>>,
@@ -111,7 +113,7 @@ impl PrometheusMetrics {
     pub fn with_series_limit(limit: usize) -> Self {
         Self {
             shared: Arc::new(Shared {
-                series: Series::new(limit),
+                series: series::Series::new(limit),
                 naming: Mutex::default(),
                 reporters: Mutex::default(),
                 server: Mutex::default(),
@@ -161,6 +163,11 @@ impl PrometheusMetrics {
     /// What `/metrics` answers now.
     #[must_use]
     pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.gather()).expect("gathered families have a name and a metric")
+    }
+
+    /// All series as they are now, named as they are shown.
+    pub(crate) fn gather(&self) -> Vec<MetricFamily> {
         let mut reporters = lock(&self.shared.reporters);
         reporters.retain(|reporter| {
             reporter.upgrade().is_some_and(|live| {
@@ -172,7 +179,13 @@ impl PrometheusMetrics {
         let mut families = self.shared.series.gather();
         let naming = lock(&self.shared.naming);
         families.iter_mut().for_each(|family| naming.put_on(family));
-        TextEncoder::new().encode_to_string(&families).expect("gathered families have a name and a metric")
+        families
+    }
+
+    /// Counts what was not delivered to `destination`.
+    pub(crate) fn push_dropped(&self, destination: &str) -> IntCounter {
+        let spec = &names::PUSH_DROPPED;
+        self.shared.series.get(spec.name, spec.help, &[("destination", destination)], Shape::Counter).counter()
     }
 
     /// Serves `/metrics` and `/health` on exactly this address (port 0: any free one) until [`Self::stop_server`].

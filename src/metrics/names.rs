@@ -98,6 +98,7 @@ specs! {
     LAST_RUN_P99 = "batchsql_last_run_response_p99_seconds", Gauge, TEST, "99th percentile of the last run's response time; only serve has it";
     LAST_RUN_STARTED = "batchsql_last_run_start_time_seconds", Gauge, TEST, "When the last run started, in seconds since 1970; only serve has it";
     SERIES_DROPPED = "batchsql_series_dropped_total", Counter, &[], "Series refused because the limit on series was reached";
+    PUSH_DROPPED = "batchsql_push_dropped_total", Counter, &["destination"], "Samples and spans that a receiver refused or that did not fit the buffer";
     AI_REQUESTS = "aiproxy_requests_total", Counter, &["channel", "user_name", "model", "status", "protocol"], "Requests that have ended, by status success and error";
     AI_RESPONSE_TIME = "aiproxy_response_time_seconds", Histogram(Replies), ROUTE, "From a request to the end of its reply";
     AI_FIRST_TOKEN = "aiproxy_time_to_first_token_seconds", Histogram(Replies), MODEL, "From a request to the first token with content";

@@ -52,6 +52,7 @@ batchsql_last_run_operations_per_second gauge database,test_name
 batchsql_last_run_response_p99_seconds gauge database,test_name
 batchsql_last_run_start_time_seconds gauge database,test_name
 batchsql_series_dropped_total counter 
+batchsql_push_dropped_total counter destination
 aiproxy_requests_total counter channel,user_name,model,status,protocol
 aiproxy_response_time_seconds histogram channel,model,protocol
 aiproxy_time_to_first_token_seconds histogram channel,model
@@ -168,6 +169,7 @@ fn names_types_and_labels_are_the_contract() {
         started_seconds: 1.0,
     };
     last.show(&metrics);
+    metrics.push_dropped("remote_write");
     let expected: BTreeMap<_, _> = CONTRACT
         .trim_start()
         .lines()

@@ -23,6 +23,8 @@ use crate::report::{HttpReport, Integrity, IntegrityVerdict, Report, TargetSeen}
 use crate::scenario::{Scenario, VerifyMethod, Workload};
 use crate::schedule::Schedule;
 use crate::target::PoolUse;
+use crate::telemetry::exports::Exports;
+use crate::telemetry::trace::RunTrace;
 use monitor::Monitor;
 pub use progress::Progress;
 pub(crate) use progress::say;
@@ -34,6 +36,8 @@ pub struct Options {
     pub report_dir: PathBuf,
     /// Serves the metrics of all runs of this call, if wanted.
     pub metrics: Option<PrometheusMetrics>,
+    /// Pushes these metrics and the traces of all runs of this call, if wanted.
+    pub exports: Option<Exports>,
     /// A shell command between drain and verify.
     pub before_verify: Option<String>,
     /// Leaves verification out; the run is inconclusive.
@@ -63,6 +67,8 @@ pub(crate) struct Run {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) tally: Arc<tally::Tally>,
     pub(crate) reporter: Option<PrometheusMetricsReporter>,
+    /// The spans of this run, if they are pushed.
+    pub(crate) trace: Option<Arc<RunTrace>>,
     pub(crate) schedule: Schedule,
     /// The container the target is in, if it was started for the run.
     pub(crate) container: Option<container::Facts>,
@@ -169,6 +175,9 @@ pub async fn run(scenario: Scenario, mut options: Options) -> anyhow::Result<Rep
 async fn run_on(id: &str, scenario: Scenario, options: Options, container: Option<&Container>) -> anyhow::Result<Report> {
     let began = Instant::now();
     let (run, mut drive) = begin(id, scenario, options, container).await?;
+    if let Some(exports) = &run.options.exports {
+        exports.push_metrics(); // every counter at zero before it grows, or rate() does not see it grow
+    }
     let monitor = Monitor::start(&run, drive.gauges());
     let offered = drive.offer(&run).await;
     let load_end = run.epoch.elapsed();
@@ -183,6 +192,9 @@ async fn run_on(id: &str, scenario: Scenario, options: Options, container: Optio
     let report = judge::report(&run, drive.as_ref(), &phases, watched, integrity, began.elapsed());
     if let Some(reporter) = &run.reporter {
         reporter.run_finished(report.verdict, began.elapsed());
+    }
+    if let Some(trace) = &run.trace {
+        trace.finish([phases.load_end, phases.drain_end, phases.verify_end], report.verdict);
     }
     crate::report::write_all(&run.folder, &report)
         .with_context(|| format!("the report cannot be written into {}", run.folder.display()))?;
@@ -227,6 +239,7 @@ impl Run {
             folder: folder.to_owned(),
             recorder: Arc::new(Recorder::new(epoch, scenario.load.warmup.0, windows, workers)),
             tally: Arc::default(),
+            trace: options.exports.as_ref().and_then(|exports| exports.trace(id, &scenario, epoch)),
             schedule: Schedule::new(&scenario.load),
             container: None,
             started_at: jiff::Timestamp::now().to_string(),

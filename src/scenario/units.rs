@@ -1,6 +1,7 @@
 //! Values that carry a unit in a scenario: durations, shares, column types. Each reads and writes the form people type.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -116,12 +117,27 @@ impl<'de> Deserialize<'de> for Share {
         }
         let share = match Form::deserialize(deserializer)? {
             Form::Number(number) => Some(number),
-            Form::Percent(text) => text.trim().strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok()).map(|n| n / 100.0),
+            Form::Percent(text) => percentage(&text),
         };
         share
             .filter(|s| (0.0..=1.0).contains(s))
             .map(Share)
             .ok_or_else(|| D::Error::custom("a share lies between 0 and 1, e.g. 0.1 or 10%"))
+    }
+}
+
+/// What a text that ends in `%` stands for.
+fn percentage(text: &str) -> Option<f64> {
+    text.trim().strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok()).map(|n| n / 100.0)
+}
+
+/// As on the command line, where a number is a text too.
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let share = percentage(text).or_else(|| text.trim().parse().ok());
+        share.filter(|s| (0.0..=1.0).contains(s)).map(Share).ok_or_else(|| "a share lies between 0 and 1, e.g. 0.1 or 10%".to_owned())
     }
 }
 

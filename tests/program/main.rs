@@ -16,6 +16,7 @@ mod operations;
 mod page;
 mod place;
 mod proxy;
+mod push;
 mod trouble;
 
 /// Makes one test a database of each function: `fn(&Place, &Database)`.

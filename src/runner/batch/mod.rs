@@ -18,6 +18,7 @@ use crate::pipeline::{Pipeline, default_concurrency};
 use crate::report::{Integrity, TargetSeen};
 use crate::scenario::{BatchInsert, Scenario, TargetConfig};
 use crate::target::{self, PoolUse, Target, WritePlan};
+use crate::telemetry::trace::RunTrace;
 use observe::Watch;
 
 struct Batch {
@@ -85,6 +86,9 @@ fn start_pipeline(
     let mut observers: Vec<Arc<dyn Observer>> = vec![Arc::<Watch>::clone(watch)];
     if let Some(reporter) = &run.reporter {
         observers.push(Arc::new(reporter.clone()));
+    }
+    if let Some(trace) = &run.trace {
+        observers.push(Arc::<RunTrace>::clone(trace));
     }
     let pipeline = Pipeline::builder(Arc::clone(target))
         .table(plan.clone())

@@ -27,6 +27,7 @@ use crate::runner::tally::Tally;
 use crate::scenario::{Arrivals, Saturation};
 use crate::schedule::{Rate, Schedule, Vus};
 use crate::target::{Applied, ErrorClass, Failure};
+use crate::telemetry::trace::{self, RunTrace};
 use crate::workload::proxy_request::Operation;
 
 /// What the lanes of a run share.
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     pub(super) tally: Arc<Tally>,
     pub(super) ledger: RequestWriter,
     pub(super) reporter: Option<PrometheusMetricsReporter>,
+    pub(super) trace: Option<Arc<RunTrace>>,
     pub(super) meter: Option<Meter>,
     pub(super) routes: Vec<String>,
     /// What must not be kept of a reply.
@@ -331,6 +333,12 @@ impl Lane {
             let took = done.saturating_duration_since(sent.unwrap_or(due));
             let ended = Ended { acknowledged: outcome == Outcome::Acknowledged, took, body, reply };
             self.counted.borrow_mut().count(meter, operation, &ended);
+        }
+        if let Some(trace) = shared.trace.as_ref().filter(|trace| trace.samples(operation.index)) {
+            let status = judged.answer.status;
+            let route = &shared.routes[operation.route];
+            let error = judged.failure.as_ref().map(|failure| failure.class);
+            trace.request(&trace::Request { index: operation.index, route, status, start: sent.unwrap_or(due), end: done, outcome, error });
         }
         self.export(operation, due, done, service, outcome, judged.failure);
         done

@@ -126,6 +126,7 @@ fn shared(
         tally: Arc::clone(&run.tally),
         ledger,
         reporter: run.reporter.clone(),
+        trace: run.trace.clone(),
         meter: run.options.metrics.as_ref().map(|metrics| Meter::new(metrics, proxy, &http.url)),
         routes,
         secrets: run.options.secrets.clone(),
