@@ -8,6 +8,7 @@
 //! - [`table`]: rows and columns, the data all of them share
 //! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
 //! - [`runner`]: the phases of a run
+//! - [`telemetry`]: logs, profiles and what else tells others of a run
 //! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
 
 pub mod cli;
@@ -27,6 +28,7 @@ pub mod scenario;
 pub mod schedule;
 pub mod table;
 pub mod target;
+pub mod telemetry;
 pub mod verifier;
 pub mod workload;
 
@@ -37,8 +39,11 @@ struct Readme;
 
 /// Does what the command line asks for and returns the exit code: 0 pass, 1 a gate was missed, 2 could not run, 3 inconclusive,
 /// 4 integrity violated, 130 interrupted.
-pub async fn run(command: cli::Command) -> u8 {
-    match command {
+pub async fn run(cli: cli::Cli) -> u8 {
+    if let Err(error) = telemetry::log::begin(cli.log_format == cli::LogFormat::Json, cli.log_file.as_deref()) {
+        return commands::failed(&error, &[]);
+    }
+    match cli.command {
         cli::Command::Run(args) => commands::run(args).await,
         cli::Command::Check(args) => commands::check(&args),
         cli::Command::Verify(args) => commands::verify(args).await,

@@ -29,7 +29,7 @@ use prometheus::proto::{LabelPair, MetricFamily};
 use prometheus::{Histogram, IntCounter, TextEncoder};
 
 pub use listener::{DEFAULT_LISTEN, Listening, TEXT_FORMAT};
-pub use reporter::{Pipeline, PrometheusMetricsReporter};
+pub use reporter::{PHASES, Pipeline, PrometheusMetricsReporter};
 use series::{Series, Shape};
 
 /// Most series (lines of `/metrics`, each bucket of a histogram one) unless told otherwise.

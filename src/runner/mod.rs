@@ -5,6 +5,7 @@ mod judge;
 mod monitor;
 mod progress;
 mod proxy;
+mod stage;
 mod tally;
 pub mod verify;
 
@@ -22,9 +23,10 @@ use crate::report::{HttpReport, Integrity, IntegrityVerdict, Report, TargetSeen}
 use crate::scenario::{Scenario, VerifyMethod, Workload};
 use crate::schedule::Schedule;
 use crate::target::PoolUse;
+pub(crate) use crate::telemetry::log::say;
 use monitor::Monitor;
 pub use progress::Progress;
-pub(crate) use progress::say;
+use stage::Stage;
 
 /// How a run is carried out: what the command line adds to a scenario.
 #[derive(Clone)]
@@ -61,6 +63,7 @@ pub(crate) struct Run {
     pub(crate) tally: Arc<tally::Tally>,
     pub(crate) reporter: Option<PrometheusMetricsReporter>,
     pub(crate) schedule: Schedule,
+    pub(crate) stage: Arc<Stage>,
     /// Ends the load of this run alone.
     pub(crate) stop: CancellationToken,
 }
@@ -154,23 +157,28 @@ pub(crate) struct Phases {
 pub async fn run(scenario: Scenario, options: Options) -> anyhow::Result<Report> {
     let began = Instant::now();
     let (run, mut drive) = begin(scenario, options).await?;
+    run.stage.enter(if run.scenario.load.warmup.0.is_zero() { "main" } else { "warmup" });
     let monitor = Monitor::start(&run, drive.gauges());
     let offered = drive.offer(&run).await;
     let load_end = run.epoch.elapsed();
     monitor.drain();
+    run.stage.enter("drain");
     drive.drain(&run).await;
     let drain_end = run.epoch.elapsed();
     let watched = monitor.finish().await;
+    run.stage.enter("verify");
     let integrity = prove(&run, drive.as_mut()).await;
     let target_gone = judge::lost_connections(&run.tally.errors()) && drive.gone(&integrity).await;
     drive.end().await;
     let phases = Phases { load: offered, load_end, drain_end, verify_end: run.epoch.elapsed(), target_gone };
+    run.stage.end();
     let report = judge::report(&run, drive.as_ref(), &phases, watched, integrity, began.elapsed());
     if let Some(reporter) = &run.reporter {
         reporter.run_finished(report.verdict, began.elapsed());
     }
     crate::report::write_all(&run.folder, &report)
         .with_context(|| format!("the report cannot be written into {}", run.folder.display()))?;
+    stage::tell_verdict(&report);
     Ok(report)
 }
 
@@ -179,6 +187,7 @@ pub async fn run(scenario: Scenario, options: Options) -> anyhow::Result<Report>
 async fn begin(scenario: Scenario, options: Options) -> anyhow::Result<(Run, Box<dyn Drive>)> {
     let id = run_id(&scenario);
     let folder = make_folder(&options.report_dir, &id)?;
+    stage::tell_start(&id, &scenario, &options.secrets);
     let begun = match &scenario.workload {
         Workload::BatchInsert(_) => batch::begin(&id, &folder, scenario, options).await,
         Workload::ProxyRequest(_) => proxy::begin(&id, &folder, scenario, options).await,
@@ -211,6 +220,7 @@ impl Run {
             tally: Arc::default(),
             schedule: Schedule::new(&scenario.load),
             started_at: jiff::Timestamp::now().to_string(),
+            stage: Arc::new(Stage::new(reporter.clone())),
             stop: options.stop.child_token(),
             epoch,
             scenario,
