@@ -1,17 +1,21 @@
 //! The program as its users meet it: the real binary, real databases, exit codes, reports and words.
 #![allow(clippy::unwrap_used)]
 
+mod beside;
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;
 mod database;
 mod gone;
+mod harnesses;
 mod integrity;
 mod interrupt;
 mod load;
+mod log;
 mod metrics;
 mod place;
 mod proxy;
+mod recorder;
 mod trouble;
 
 /// Makes one test a database of each function: `fn(&Place, &Database)`.

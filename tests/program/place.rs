@@ -266,13 +266,31 @@ pub(crate) fn assert_anomalies(integrity: &Value, found: &[(&str, u64)]) {
 
 /// The answer's body to a plain HTTP GET.
 pub(crate) fn get(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    String::from_utf8(get_bytes(address, path)).unwrap()
+}
+
+/// As [`get`], of what is no text.
+pub(crate) fn get_bytes(address: SocketAddr, path: &str) -> Vec<u8> {
+    let (head, body) = exchange(address, path);
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    body.to_owned()
+    body
+}
+
+/// As [`get`], of a server that may not be ready yet.
+pub(crate) fn ask(address: SocketAddr, path: &str) -> Option<String> {
+    let (head, body) = exchange(address, path);
+    head.starts_with("HTTP/1.1 200 ").then(|| String::from_utf8(body).unwrap())
+}
+
+fn exchange(address: SocketAddr, path: &str) -> (String, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    // Of version 1.0, so that nothing comes in chunks.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let body = memchr::memmem::find(&answer, b"\r\n\r\n").unwrap() + 4;
+    let body = answer.split_off(body);
+    (String::from_utf8(answer).unwrap().replace("HTTP/1.0 ", "HTTP/1.1 "), body)
 }
 
 /// A shell command that says it has been reached and waits for a word; it ends too when the test's folder is gone.
