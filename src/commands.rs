@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::path::Path;
 
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{CheckArgs, RunArgs, Scenarios, VerifyArgs};
@@ -62,8 +63,8 @@ async fn run_one(
     beside: &mut Beside,
     stop: &CancellationToken,
 ) -> Result<Report, Refused> {
-    let Loaded { scenario, secrets, notes } =
-        load_scenario(&args.scenarios, &naming(args), file).map_err(|error| Refused { error, secrets: Vec::new() })?;
+    let loaded = naming(args).and_then(|more| load_scenario(&args.scenarios, &more, file));
+    let Loaded { scenario, secrets, notes } = loaded.map_err(|error| Refused { error, secrets: Vec::new() })?;
     let refused = |error| Refused { error, secrets: secrets.clone() };
     if metrics.is_none() && !args.no_metrics {
         *metrics = Some(serve_metrics(args, &scenario, beside).await.map_err(refused)?);
@@ -111,10 +112,13 @@ struct Loaded {
 }
 
 /// How metrics are named, where flags say so.
-fn naming(args: &RunArgs) -> Vec<String> {
-    let prefix = args.metrics_prefix.as_ref().map(|prefix| format!("metrics.prefix={}", serde_json::json!(prefix)));
-    let env = args.env.as_ref().map(|env| format!("metrics.env={}", serde_json::json!(env)));
-    prefix.into_iter().chain(env).collect()
+fn naming(args: &RunArgs) -> anyhow::Result<Vec<String>> {
+    if let Some(prefix) = &args.metrics_prefix {
+        PrometheusMetrics::new().set_metrics_prefix(prefix).context("--metrics-prefix")?;
+    }
+    let named = |key: &str, value: &String| format!("metrics.{key}={}", serde_json::json!(value));
+    let prefix = args.metrics_prefix.iter().map(|prefix| named("prefix", prefix));
+    Ok(prefix.chain(args.env.iter().map(|env| named("env", env))).collect())
 }
 
 /// `more`: overrides beside those of `--set`.

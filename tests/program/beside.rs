@@ -143,7 +143,7 @@ fn profiles_of_a_run_arrive_at_pyroscope() {
     let (place, pyroscope) = (Place::new(), Recorder::answering("200 OK"));
     let url = format!("http://{}", pyroscope.address);
     let mut running = place.start(&endless(&place), &["--pyroscope", &url, "--env", "ci"]);
-    running.until_ledger_has(1_000_000);
+    running.until_ledger_has(10_000);
     running.signal(Signal::SIGINT);
     running.end().json(130);
     let requests = pyroscope.requests();

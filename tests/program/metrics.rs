@@ -125,7 +125,7 @@ fn phases(address: std::net::SocketAddr) -> Vec<(String, f64)> {
 fn the_phase_of_a_run_is_shown_from_its_start_to_its_end() {
     let place = Place::new();
     let mut scenario = Database::sqlite(&place, "metered").rows(1_000_000_000);
-    scenario["load"] = json!({"executor": "constant-vus", "warmup": "1s", "duration": "1s", "think_time": "1ms"});
+    scenario["load"] = json!({"executor": "constant-vus", "warmup": "2s", "duration": "5s", "think_time": "1ms"});
     let listen = ["--metrics-listen", "127.0.0.1:0", "--metrics-linger", "10m", "--before-verify"];
     let mut running = place.start(&scenario, &[&listen[..], &[&rendezvous(&place)]].concat());
     let address = running.metrics_address();
@@ -210,7 +210,7 @@ fn flags_name_the_metrics_over_the_scenario() {
     );
     running.signal(Signal::SIGTERM);
     assert_eq!(running.end().json(0)["scenario"]["metrics"], json!({"prefix": "prod_", "env": "live"}));
-    place.run(&scenario, &["--metrics-prefix", "9-x"]).refused(&["metrics.prefix", "9-x", "e.g. staging_"]);
+    place.run(&scenario, &["--metrics-prefix", "9-x"]).refused(&["--metrics-prefix", "9-x", "e.g. staging_"]);
 }
 
 #[test]
