@@ -85,7 +85,7 @@ async fn profile(State(stop): State<CancellationToken>, Query(asked): Query<Aske
 
 /// Samples for so long. Whoever hangs up before stops it, because this future is dropped then.
 async fn sample(length: Duration, stop: &CancellationToken) -> Result<Vec<u8>> {
-    let sampling = Sampling::begin()?;
+    let sampling = Sampling::begin().await?;
     tokio::select! {
         () = tokio::time::sleep(length) => {}
         () = stop.cancelled() => bail!("the program is stopping"),
@@ -97,7 +97,12 @@ async fn sample(length: Duration, stop: &CancellationToken) -> Result<Vec<u8>> {
 pub(super) struct Sampling(ProfilerGuard<'static>);
 
 impl Sampling {
-    pub(super) fn begin() -> Result<Self> {
+    pub(super) async fn begin() -> Result<Self> {
+        // The first time it reads what a stack needs to be unwound, which takes a while.
+        tokio::task::spawn_blocking(Self::begin_now).await.context("the profiler cannot start")?
+    }
+
+    fn begin_now() -> Result<Self> {
         // The C library's own frames are left out: unwinding from inside it can deadlock.
         let builder = ProfilerGuardBuilder::default().frequency(FREQUENCY_HZ).blocklist(&["libc", "libgcc", "pthread", "vdso"]);
         builder.build().map(Self).map_err(|error| match error {

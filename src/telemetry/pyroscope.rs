@@ -99,8 +99,8 @@ impl Profiles {
 }
 
 async fn window(stop: &CancellationToken) -> Result<Window> {
+    let sampling = Sampling::begin().await?;
     let from = unix_seconds();
-    let sampling = Sampling::begin()?;
     let _ = tokio::time::timeout(WINDOW, stop.cancelled()).await;
     // An empty window would be no window to Pyroscope.
     let until = unix_seconds().max(from + 1);

@@ -321,8 +321,9 @@ fn every_request_is_counted_under_its_labels() {
     };
     assert_eq!((counted(&samples), counted(&expected)), (400.0, 400.0));
     assert!(!samples.contains_key("aiproxy_api_keys_total"), "only a gateway has it");
-    let of_a_gateway = ["aiproxy_api_keys_total", "aiproxy_sqlite_wal_bytes"];
-    assert_contract(&get(address, "/metrics"), names::ALL.iter().filter(|spec| !of_a_gateway.contains(&spec.name)));
+    // Of a gateway, and of a database.
+    let others = ["aiproxy_api_keys_total", "aiproxy_sqlite_wal_bytes", "batchsql_target_info"];
+    assert_contract(&get(address, "/metrics"), names::ALL.iter().filter(|spec| !others.contains(&spec.name)));
     let said = promtool_complaints(&get(address, "/metrics"));
     assert!(said.is_none_or(|said| said == BTreeSet::from(["batchsql_batch_execution_duration_ms".to_owned()])));
     running.signal(Signal::SIGTERM);
