@@ -43,7 +43,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  batchsql run scenarios/quickstart.yaml\n  \
         batchsql run scenarios/quickstart.yaml --database-url postgres://user:password@127.0.0.1/test\n  \
         batchsql run scenarios/quickstart.yaml --set workload.batch_insert.pipeline.flush_size=1000")]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Validate scenarios and print their plans; connects to nothing.
     #[command(after_help = "Example: batchsql check scenarios/arrival_rate.yaml")]
     Check(CheckArgs),

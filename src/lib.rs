@@ -44,7 +44,7 @@ pub async fn run(cli: cli::Cli) -> u8 {
         return commands::failed(&error, &[]);
     }
     match cli.command {
-        cli::Command::Run(args) => commands::run(args).await,
+        cli::Command::Run(args) => commands::run(*args).await,
         cli::Command::Check(args) => commands::check(&args),
         cli::Command::Verify(args) => commands::verify(args).await,
         cli::Command::Proxy(args) => proxy::command::proxy(&args).await,
