@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::scenario::units::Share;
 
@@ -21,6 +21,21 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// What standard error is made of.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// Append everything that is said to this file too, as JSON lines.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub log_file: Option<PathBuf>,
+}
+
+/// What standard error is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 /// What to do.
@@ -30,7 +45,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  batchsql run scenarios/quickstart.yaml\n  \
         batchsql run scenarios/quickstart.yaml --database-url postgres://user:password@127.0.0.1/test\n  \
         batchsql run scenarios/quickstart.yaml --set workload.batch_insert.pipeline.flush_size=1000")]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Validate scenarios and print their plans; connects to nothing.
     #[command(after_help = "Example: batchsql check scenarios/arrival_rate.yaml")]
     Check(CheckArgs),
@@ -105,6 +120,12 @@ pub struct RunArgs {
     /// Keep serving metrics this long after the last run, so that a scraper sees its end.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "0s")]
     pub metrics_linger: Duration,
+    /// Put this in front of every metric's name, instead of the scenario's metrics.prefix: e.g. prod_.
+    #[arg(long, value_name = "PREFIX")]
+    pub metrics_prefix: Option<String>,
+    /// Give every metric this label env, instead of the scenario's metrics.env.
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
     /// Serve no metrics.
     #[arg(long, conflicts_with_all = ["metrics_listen", "metrics_linger"])]
     pub no_metrics: bool,
@@ -114,6 +135,15 @@ pub struct RunArgs {
     /// Where metrics and traces are pushed.
     #[command(flatten)]
     pub push: PushArgs,
+    /// Register the metrics in Consul while it runs: http://127.0.0.1:8500; a token is read from CONSUL_HTTP_TOKEN [env: CONSUL_HTTP_ADDR=].
+    #[arg(long, value_name = "URL", conflicts_with = "no_metrics")]
+    pub consul: Option<String>,
+    /// Serve CPU profiles of this program here, on loopback: e.g. 127.0.0.1:6060.
+    #[arg(long, value_name = "ADDR")]
+    pub pprof_listen: Option<SocketAddr>,
+    /// Push CPU profiles of this program to Pyroscope: http://127.0.0.1:4040.
+    #[arg(long, value_name = "URL", conflicts_with = "pprof_listen")]
+    pub pyroscope: Option<String>,
     /// Shell command to run between drain and verification.
     #[arg(long, value_name = "CMD")]
     pub before_verify: Option<String>,

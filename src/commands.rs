@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::path::Path;
 
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{CheckArgs, PushArgs, RunArgs, Scenarios, VerifyArgs};
@@ -13,7 +14,9 @@ use crate::report::{self, Integrity, IntegrityVerdict, Report, Verdict};
 use crate::runner::{self, Options, Progress, say};
 use crate::scenario::{BatchInsert, Scenario, load, plan, schema};
 use crate::target;
+use crate::telemetry::beside::Beside;
 use crate::telemetry::exports::{Destinations, Exports};
+use crate::telemetry::log;
 
 /// Could not run: usage, bad scenario, target unreachable at the start.
 pub(crate) const COULD_NOT_RUN: u8 = 2;
@@ -29,6 +32,10 @@ pub(crate) async fn run(args: RunArgs) -> u8 {
         Ok(destinations) => destinations,
         Err(error) => return failed(&error, &[]),
     };
+    let mut beside = match Beside::start(&args).await {
+        Ok(beside) => beside,
+        Err(error) => return failed(&error, &[]),
+    };
     let mut shown = None;
     let mut codes = Vec::new();
     for file in &args.scenarios.files {
@@ -37,7 +44,7 @@ pub(crate) async fn run(args: RunArgs) -> u8 {
             codes.push(INTERRUPTED);
             break;
         }
-        match run_one(&args, file, &destinations, &mut shown, &stop).await {
+        match run_one(&args, file, &destinations, &mut shown, &mut beside, &stop).await {
             Ok(report) => codes.extend([exit_code(&report), show(&args, &report)]),
             Err(Refused { error, secrets }) => {
                 codes.push(failed(&error, &secrets));
@@ -46,8 +53,10 @@ pub(crate) async fn run(args: RunArgs) -> u8 {
         }
     }
     if let Some(Shown { metrics, exports }) = shown {
-        linger(&metrics, &args, &stop).await;
+        linger(&args, &stop).await;
         exports.finish().await;
+        beside.end().await;
+        metrics.stop_server().await;
     }
     gravest(&codes)
 }
@@ -69,13 +78,14 @@ async fn run_one(
     file: &Path,
     destinations: &Destinations,
     shown: &mut Option<Shown>,
+    beside: &mut Beside,
     stop: &CancellationToken,
 ) -> Result<Report, Refused> {
-    let Loaded { scenario, secrets, notes } =
-        load_scenario(&args.scenarios, file).map_err(|error| Refused { error, secrets: Vec::new() })?;
+    let loaded = naming(args).and_then(|more| load_scenario(&args.scenarios, &more, file));
+    let Loaded { scenario, secrets, notes } = loaded.map_err(|error| Refused { error, secrets: Vec::new() })?;
     let refused = |error| Refused { error, secrets: secrets.clone() };
     if shown.is_none() && (!args.no_metrics || destinations.any()) {
-        let metrics = serve_metrics(args, &scenario).await.map_err(refused)?;
+        let metrics = serve_metrics(args, &scenario, beside).await.map_err(refused)?;
         let exports = destinations.start(&metrics);
         *shown = Some(Shown { metrics, exports });
     }
@@ -92,15 +102,20 @@ async fn run_one(
         stop: stop.clone(),
         notes,
     };
-    let report = runner::run(scenario, options).await.map_err(refused);
+    let profiles = beside.run(&scenario);
+    let ran = runner::run(scenario, options).await.map_err(refused);
+    if let Some(profiles) = profiles {
+        profiles.end().await;
+    }
     if let Some(Shown { exports, .. }) = shown {
         exports.push_metrics();
     }
-    report
+    log::run_ended();
+    ran
 }
 
 pub(crate) fn failed(error: &anyhow::Error, secrets: &[String]) -> u8 {
-    say(&format!("batchsql: {}", redact::redact(&format!("{error:#}"), secrets)));
+    log::error(&format!("batchsql: {}", redact::redact(&format!("{error:#}"), secrets)));
     COULD_NOT_RUN
 }
 
@@ -121,8 +136,20 @@ struct Loaded {
     notes: Vec<String>,
 }
 
-fn load_scenario(scenarios: &Scenarios, file: &Path) -> anyhow::Result<Loaded> {
+/// How metrics are named, where flags say so.
+fn naming(args: &RunArgs) -> anyhow::Result<Vec<String>> {
+    if let Some(prefix) = &args.metrics_prefix {
+        PrometheusMetrics::new().set_metrics_prefix(prefix).context("--metrics-prefix")?;
+    }
+    let named = |key: &str, value: &String| format!("metrics.{key}={}", serde_json::json!(value));
+    let prefix = args.metrics_prefix.iter().map(|prefix| named("prefix", prefix));
+    Ok(prefix.chain(args.env.iter().map(|env| named("env", env))).collect())
+}
+
+/// `more`: overrides beside those of `--set`.
+fn load_scenario(scenarios: &Scenarios, more: &[String], file: &Path) -> anyhow::Result<Loaded> {
     let mut overrides = scenarios.set.clone();
+    overrides.extend_from_slice(more);
     if !scenarios.allow_host.is_empty() {
         overrides.push(format!("target.allow_hosts={}", serde_json::json!(scenarios.allow_host)));
     }
@@ -138,7 +165,7 @@ fn load_scenario(scenarios: &Scenarios, file: &Path) -> anyhow::Result<Loaded> {
     Ok(Loaded { scenario, secrets, notes })
 }
 
-async fn serve_metrics(args: &RunArgs, scenario: &Scenario) -> anyhow::Result<PrometheusMetrics> {
+async fn serve_metrics(args: &RunArgs, scenario: &Scenario, beside: &mut Beside) -> anyhow::Result<PrometheusMetrics> {
     let metrics = PrometheusMetrics::new();
     metrics.set_environment(&scenario.metrics.env);
     metrics.set_metrics_prefix(&scenario.metrics.prefix)?;
@@ -149,11 +176,12 @@ async fn serve_metrics(args: &RunArgs, scenario: &Scenario) -> anyhow::Result<Pr
     if let Some(note) = listening.note.filter(|_| !args.quiet) {
         say(&format!("batchsql: {note}"));
     }
+    beside.metrics_on(listening.address);
     Ok(metrics)
 }
 
 /// Keeps the metrics up so that who pulls them sees the end of the run.
-async fn linger(metrics: &PrometheusMetrics, args: &RunArgs, stop: &CancellationToken) {
+async fn linger(args: &RunArgs, stop: &CancellationToken) {
     if !args.metrics_linger.is_zero() && !stop.is_cancelled() {
         if !args.quiet {
             say(&format!("batchsql: serving metrics for another {}", humantime::format_duration(args.metrics_linger)));
@@ -163,7 +191,6 @@ async fn linger(metrics: &PrometheusMetrics, args: &RunArgs, stop: &Cancellation
             () = stop.cancelled() => {}
         }
     }
-    metrics.stop_server().await;
 }
 
 /// The first signal ends the load and lets the run finish; the second ends the program. The ledger stays usable either way.
@@ -176,7 +203,6 @@ async fn watch_signals(stop: CancellationToken) {
     std::process::exit(i32::from(INTERRUPTED));
 }
 
-/// Waits for Ctrl-C or SIGTERM.
 /// Waits for SIGTERM or Ctrl-C.
 pub(crate) async fn signal() {
     use tokio::signal::unix::{SignalKind, signal};
@@ -194,7 +220,7 @@ pub(crate) async fn signal() {
 }
 
 fn progress(silent: bool) -> Progress {
-    match (silent, std::io::stderr().is_terminal()) {
+    match (silent, std::io::stderr().is_terminal() && !log::is_json()) {
         (true, _) => Progress::Off,
         (false, true) => Progress::Terminal,
         (false, false) => Progress::Lines,
@@ -267,7 +293,7 @@ fn gravest(codes: &[u8]) -> u8 {
 pub(crate) fn check(args: &CheckArgs) -> u8 {
     let mut codes = Vec::new();
     for file in &args.scenarios.files {
-        codes.push(match load_scenario(&args.scenarios, file) {
+        codes.push(match load_scenario(&args.scenarios, &[], file) {
             Ok(Loaded { scenario, notes, .. }) => {
                 let table = scenario.workload.batch_insert().map(BatchInsert::table);
                 let ddl = scenario.target.database().zip(table).map(|(database, table)| target::ddl(database, &table));

@@ -43,9 +43,12 @@ struct Readme;
 
 /// Does what the command line asks for and returns the exit code: 0 pass, 1 a gate was missed, 2 could not run, 3 inconclusive,
 /// 4 integrity violated, 130 interrupted.
-pub async fn run(command: cli::Command) -> u8 {
-    match command {
-        cli::Command::Run(args) => commands::run(args).await,
+pub async fn run(cli: cli::Cli) -> u8 {
+    if let Err(error) = telemetry::log::begin(cli.log_format == cli::LogFormat::Json, cli.log_file.as_deref()) {
+        return commands::failed(&error, &[]);
+    }
+    match cli.command {
+        cli::Command::Run(args) => commands::run(*args).await,
         cli::Command::Check(args) => commands::check(&args),
         cli::Command::Verify(args) => commands::verify(args).await,
         cli::Command::Doctor(args) => doctor::command::doctor(args).await,

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let code = runtime.block_on(batchsql::run(cli.command));
+    let code = runtime.block_on(batchsql::run(cli));
     // A blocking call that outlives an interrupted run must not hold the exit up.
     runtime.shutdown_background();
     ExitCode::from(code)

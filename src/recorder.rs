@@ -134,7 +134,8 @@ impl Latency {
     #[must_use]
     pub fn curve(&self) -> Vec<(f64, f64)> {
         let last = 1.0 - 1.0 / self.histogram.len().max(1) as f64;
-        let point = |step: hdrhistogram::iterators::IterationValue<u64>| (step.quantile_iterated_to(), step.value_iterated_to() as f64 / 1e6);
+        let point =
+            |step: hdrhistogram::iterators::IterationValue<u64>| (step.quantile_iterated_to(), step.value_iterated_to() as f64 / 1e6);
         self.histogram.iter_quantiles(5).map(point).take_while(|(quantile, _)| *quantile <= last).collect()
     }
 }

@@ -71,7 +71,8 @@ pub fn redacted_scenario(scenario: &Scenario, secrets: &[String]) -> Value {
     value
 }
 
-fn redact_value(value: &mut Value, secrets: &[String]) {
+/// Hides `secrets` in every text of `value`.
+pub(crate) fn redact_value(value: &mut Value, secrets: &[String]) {
     match value {
         Value::String(text) => *text = redact(text, secrets),
         Value::Array(items) => items.iter_mut().for_each(|item| redact_value(item, secrets)),

@@ -47,8 +47,8 @@ fn the_readmes_name_every_flag_and_no_other() {
         commands().iter().flat_map(|command| words(&help(&[command]), "--")).filter(|flag| flag != "--help").collect();
     assert!(flags.contains("--before-verify") && flags.len() > 8, "{flags:?}");
     // Of cargo, docker, git, MariaDB and Prometheus.
-    let others =
-        ["--release", "--path", "--example", "--wait", "--innodb-flush-log-at-trx-commit", "--web.enable-remote-write-receiver"].map(str::to_owned);
+    let others = ["--release", "--path", "--example", "--wait", "--innodb-flush-log-at-trx-commit", "--web.enable-remote-write-receiver"]
+        .map(str::to_owned);
     for readme in READMES {
         let mut named = words(&read(readme), "--");
         named.retain(|flag| flag.len() > 2 && !flag.ends_with('-') && !others.contains(flag));

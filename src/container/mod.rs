@@ -364,6 +364,7 @@ mod tests {
         Options {
             report_dir: std::env::temp_dir(),
             metrics: None,
+            exports: None,
             before_verify: None,
             no_verify: false,
             keep_containers: false,

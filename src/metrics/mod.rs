@@ -32,7 +32,7 @@ pub(crate) use prometheus::proto::{Metric as Series, MetricFamily, MetricType};
 use prometheus::{Histogram, TextEncoder};
 
 pub use listener::{DEFAULT_LISTEN, Listening, TEXT_FORMAT};
-pub use reporter::{Pipeline, PrometheusMetricsReporter};
+pub use reporter::{PHASES, Pipeline, PrometheusMetricsReporter};
 use series::Shape;
 
 /// Most series (lines of `/metrics`, each bucket of a histogram one) unless told otherwise.

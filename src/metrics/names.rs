@@ -82,6 +82,7 @@ specs! {
     TESTS_RUN = "batchsql_tests_run_total", Counter, &["database", "test_name", "result"], "Runs by verdict";
     DROPPED = "batchsql_dropped_total", Counter, &["test_name"], "Operations the schedule asked for that could not start";
     RUN_ACTIVE = "batchsql_run_active", Gauge, TEST, "1 while phase main runs";
+    RUN_PHASE = "batchsql_run_phase", Gauge, &["database", "test_name", "phase"], "1 for the phase a run is in: warmup, main, drain or verify";
     MEMORY_USAGE = "batchsql_memory_usage_bytes", Gauge, TEST, "Resident set of the harness";
     ACTIVE_CONNECTIONS = "batchsql_active_connections", Gauge, &["database"], "Connections of the pool in use";
     MAX_CONNECTIONS = "batchsql_max_connections", Gauge, &["database"], "Most connections of the pool";

@@ -24,6 +24,9 @@ fn operation(database: &str) -> &'static str {
     if database == "http" { "proxy_request" } else { "batch_insert" }
 }
 
+/// The phases of a run, in order.
+pub const PHASES: [&str; 4] = ["warmup", "main", "drain", "verify"];
+
 /// The settings of the pipeline that is watched.
 #[derive(Clone, Copy, Debug)]
 pub struct Pipeline {
@@ -61,6 +64,8 @@ pub(super) struct State {
     failed: Vec<IntCounter>,
     dropped: IntCounter,
     run_active: Gauge,
+    /// In the order of [`PHASES`].
+    phases: [Gauge; 4],
     memory: Gauge,
     error_rate: Gauge,
     queue_length: Gauge,
@@ -125,6 +130,13 @@ impl PrometheusMetricsReporter {
     /// Whether phase `main` runs.
     pub fn run_active(&self, active: bool) {
         self.state.run_active.set(f64::from(u8::from(active)));
+    }
+
+    /// Which of [`PHASES`] the run is in; none once it has ended.
+    pub fn phase(&self, now: Option<&str>) {
+        for (phase, gauge) in PHASES.iter().zip(&self.state.phases) {
+            gauge.set(f64::from(u8::from(now == Some(phase))));
+        }
     }
 
     /// How many workers offer load now.
@@ -210,6 +222,7 @@ impl State {
             failed: errors("final"),
             dropped: series(&names::DROPPED, &[test_name]).counter(),
             run_active: test(&names::RUN_ACTIVE).gauge(),
+            phases: PHASES.map(|phase| series(&names::RUN_PHASE, &[database, test_name, phase]).gauge()),
             memory: test(&names::MEMORY_USAGE).gauge(),
             error_rate: test(&names::ERROR_RATE).gauge(),
             queue_length: test(&names::QUEUE_LENGTH).gauge(),
@@ -293,7 +306,10 @@ impl Drop for State {
             &self.utilization,
             &self.workers,
             &self.active_connections,
-        ] {
+        ]
+        .into_iter()
+        .chain(&self.phases)
+        {
             gauge.set(0.0);
         }
     }

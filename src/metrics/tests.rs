@@ -36,6 +36,7 @@ batchsql_errors_total counter database,test_name,error_type
 batchsql_tests_run_total counter database,test_name,result
 batchsql_dropped_total counter test_name
 batchsql_run_active gauge database,test_name
+batchsql_run_phase gauge database,test_name,phase
 batchsql_memory_usage_bytes gauge database,test_name
 batchsql_active_connections gauge database
 batchsql_max_connections gauge database

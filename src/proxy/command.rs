@@ -9,18 +9,14 @@ use tokio_util::sync::CancellationToken;
 use super::{env, gateway};
 use crate::cli::ProxyArgs;
 use crate::commands;
-use crate::redact::redact;
-use crate::runner::say;
+use crate::telemetry::log::{self, say};
 
 /// Serves until it is told to stop; everything is written then.
 pub(crate) async fn proxy(args: &ProxyArgs) -> u8 {
     let mut secrets = Vec::new();
     match serve(args, &mut secrets).await {
         Ok(()) => 0,
-        Err(error) => {
-            say(&format!("batchsql: {}", redact(&format!("{error:#}"), &secrets)));
-            commands::COULD_NOT_RUN
-        }
+        Err(error) => commands::failed(&error, &secrets),
     }
 }
 
@@ -30,6 +26,7 @@ async fn serve(args: &ProxyArgs, secrets: &mut Vec<String>) -> anyhow::Result<()
     let lookup = |name: &str| std::env::var(name).ok().or_else(|| file.get(name).cloned());
     let config = gateway::load(&args.config, &lookup)?;
     secrets.extend(config.secrets());
+    log::hide(secrets);
     let config = env::apply(config, &lookup).map_err(|problems| anyhow::Error::msg(problems.join("\n")))?;
     let stop = CancellationToken::new();
     let running = gateway::start(config, args.listen, stop.clone()).await?;

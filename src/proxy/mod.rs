@@ -3,7 +3,6 @@
 pub(crate) mod command;
 pub mod env;
 pub mod gateway;
-pub mod profile;
 pub mod running;
 pub mod seen;
 pub mod stats;

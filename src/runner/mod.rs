@@ -5,6 +5,7 @@ mod judge;
 mod monitor;
 mod progress;
 mod proxy;
+mod stage;
 mod tally;
 pub mod verify;
 
@@ -24,10 +25,11 @@ use crate::scenario::{Scenario, VerifyMethod, Workload};
 use crate::schedule::Schedule;
 use crate::target::PoolUse;
 use crate::telemetry::exports::Exports;
+pub(crate) use crate::telemetry::log::say;
 use crate::telemetry::trace::RunTrace;
 use monitor::Monitor;
 pub use progress::Progress;
-pub(crate) use progress::say;
+use stage::Stage;
 
 /// How a run is carried out: what the command line adds to a scenario.
 #[derive(Clone)]
@@ -72,6 +74,7 @@ pub(crate) struct Run {
     pub(crate) schedule: Schedule,
     /// The container the target is in, if it was started for the run.
     pub(crate) container: Option<container::Facts>,
+    pub(crate) stage: Arc<Stage>,
     /// Ends the load of this run alone.
     pub(crate) stop: CancellationToken,
 }
@@ -178,17 +181,21 @@ async fn run_on(id: &str, scenario: Scenario, options: Options, container: Optio
     if let Some(exports) = &run.options.exports {
         exports.push_metrics(); // every counter at zero before it grows, or rate() does not see it grow
     }
+    run.stage.enter(if run.scenario.load.warmup.0.is_zero() { "main" } else { "warmup" });
     let monitor = Monitor::start(&run, drive.gauges());
     let offered = drive.offer(&run).await;
     let load_end = run.epoch.elapsed();
     monitor.drain();
+    run.stage.enter("drain");
     drive.drain(&run).await;
     let drain_end = run.epoch.elapsed();
     let watched = monitor.finish().await;
+    run.stage.enter("verify");
     let integrity = prove(&run, drive.as_mut()).await;
     let target_gone = judge::lost_connections(&run.tally.errors()) && drive.gone(&integrity).await;
     drive.end().await;
     let phases = Phases { load: offered, load_end, drain_end, verify_end: run.epoch.elapsed(), target_gone };
+    run.stage.end();
     let report = judge::report(&run, drive.as_ref(), &phases, watched, integrity, began.elapsed());
     if let Some(reporter) = &run.reporter {
         reporter.run_finished(report.verdict, began.elapsed());
@@ -198,6 +205,7 @@ async fn run_on(id: &str, scenario: Scenario, options: Options, container: Optio
     }
     crate::report::write_all(&run.folder, &report)
         .with_context(|| format!("the report cannot be written into {}", run.folder.display()))?;
+    stage::tell_verdict(&report);
     Ok(report)
 }
 
@@ -206,6 +214,7 @@ async fn run_on(id: &str, scenario: Scenario, options: Options, container: Optio
 async fn begin(id: &str, scenario: Scenario, options: Options, container: Option<&Container>) -> anyhow::Result<(Run, Box<dyn Drive>)> {
     let folder = make_folder(&options.report_dir, id)?;
     let target = container.map_or_else(|| scenario.target.clone(), |container| container.target().clone());
+    stage::tell_start(id, &scenario, &options.secrets);
     let begun = match &scenario.workload {
         Workload::BatchInsert(_) => batch::begin(id, &folder, scenario, &target, options).await,
         Workload::ProxyRequest(_) => proxy::begin(id, &folder, scenario, &target, options).await,
@@ -243,6 +252,7 @@ impl Run {
             schedule: Schedule::new(&scenario.load),
             container: None,
             started_at: jiff::Timestamp::now().to_string(),
+            stage: Arc::new(Stage::new(reporter.clone())),
             stop: options.stop.child_token(),
             epoch,
             scenario,

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::progress::PhaseProgress;
+use super::stage::Stage;
 use super::tally::Tally;
 use super::{Gauges, Run, judge};
 use crate::environment::rss_now;
@@ -47,6 +48,7 @@ impl Monitor {
             tally: Arc::clone(&run.tally),
             gauges,
             reporter: run.reporter.clone(),
+            stage: Arc::clone(&run.stage),
             abort_gates: run.scenario.gates.iter().filter(|gate| gate.abort_after.is_some()).map(|gate| (gate.clone(), None)).collect(),
             stop: run.stop.clone(),
             drain: drain.clone(),
@@ -82,6 +84,7 @@ struct State {
     tally: Arc<Tally>,
     gauges: Arc<dyn Gauges>,
     reporter: Option<PrometheusMetricsReporter>,
+    stage: Arc<Stage>,
     /// Each with the instant since when it is missed.
     abort_gates: Vec<(Gate, Option<Instant>)>,
     stop: CancellationToken,
@@ -144,6 +147,7 @@ impl State {
         if phase != self.phase {
             self.phase = phase;
             self.progress.rename(phase);
+            self.stage.enter(phase);
         }
     }
 

@@ -1,10 +1,11 @@
 //! What people see while a run goes on: a line that is redrawn on a terminal, plain lines elsewhere. Always on standard error.
 
-use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::telemetry::log::say;
 
 /// Where progress goes.
 #[derive(Clone, Debug)]
@@ -15,11 +16,6 @@ pub enum Progress {
     Lines,
     /// A line that is redrawn.
     Terminal,
-}
-
-/// Says a line on standard error. Whether anybody listens any more (`2>&1 | head`) changes nothing for the run.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Progress of one phase.

@@ -385,7 +385,12 @@ mod tests {
         let (port, _) = receiver(&[200]).await;
         let push = push(port, &PrometheusMetrics::new());
         let mut courier = Courier::new(Arc::clone(&push.shared));
-        let on = |port: u16| Answer { status: StatusCode::OK, body: Bytes::new(), connection: Some(([127, 0, 0, 1], port).into()) };
+        let on = |port: u16| Answer {
+            status: StatusCode::OK,
+            headers: http::HeaderMap::new(),
+            body: Bytes::new(),
+            connection: Some(([127, 0, 0, 1], port).into()),
+        };
         let request = |body: &'static str, values| Request { number: 0, body: Bytes::from(body), values };
         courier.accepted(request("a", 1), &on(1));
         courier.accepted(request("b", 1), &on(1));

@@ -1,6 +1,7 @@
 //! The program as its users meet it: the real binary, real databases, exit codes, reports and words.
 #![allow(clippy::unwrap_used)]
 
+mod beside;
 #[path = "../common/browser.rs"]
 mod browser;
 mod cli;
@@ -8,15 +9,18 @@ mod cli;
 mod common;
 mod database;
 mod gone;
+mod harnesses;
 mod integrity;
 mod interrupt;
 mod load;
+mod log;
 mod metrics;
 mod operations;
 mod page;
 mod place;
 mod proxy;
 mod push;
+mod recorder;
 mod trouble;
 
 /// Makes one test a database of each function: `fn(&Place, &Database)`.

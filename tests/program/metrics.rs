@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
+use batchsql::metrics::names::{self, Kind, Spec};
 use batchsql::scenario::proxy::ProxyRequest;
 use batchsql::workload::proxy_request::{Generator, Operation};
 use nix::sys::signal::Signal;
@@ -111,6 +112,105 @@ fn prefix_and_environment_are_on_every_series() {
     assert_eq!(*processed.1, 100.0);
     running.signal(Signal::SIGTERM);
     running.end().json(0);
+}
+
+/// The phase each of the four gauges shows, by its value.
+fn phases(address: std::net::SocketAddr) -> Vec<(String, f64)> {
+    let samples = scrape(address).into_iter().filter(|(series, _)| series.starts_with("batchsql_run_phase{"));
+    let phase = |series: &str| series.split_once("phase=\"").unwrap().1.split_once('"').unwrap().0.to_owned();
+    samples.map(|(series, value)| (phase(&series), value)).collect()
+}
+
+#[test]
+fn the_phase_of_a_run_is_shown_from_its_start_to_its_end() {
+    let place = Place::new();
+    let mut scenario = Database::sqlite(&place, "metered").rows(1_000_000_000);
+    scenario["load"] = json!({"executor": "constant-vus", "warmup": "2s", "duration": "5s", "think_time": "1ms"});
+    let listen = ["--metrics-listen", "127.0.0.1:0", "--metrics-linger", "10m", "--before-verify"];
+    let mut running = place.start(&scenario, &[&listen[..], &[&rendezvous(&place)]].concat());
+    let address = running.metrics_address();
+    let shows = |phase: &str| ["drain", "main", "verify", "warmup"].map(|name| (name.to_owned(), f64::from(u8::from(name == phase))));
+    for phase in ["warmup", "main"] {
+        running.until(phase, |_| (phases(address) == shows(phase)).then_some(()));
+    }
+    meet(&place, &mut running);
+    assert_eq!(phases(address), shows("verify"));
+    place.write("go", "");
+    running.until("the report", |it| it.printed().ends_with('\n').then_some(()));
+    assert_eq!(phases(address), shows("none"));
+    running.signal(Signal::SIGTERM);
+    running.end().json(0);
+}
+
+/// Asserts that each of `specs` is there with its type and exactly its labels.
+fn assert_contract<'a>(text: &str, specs: impl Iterator<Item = &'a Spec>) {
+    let mut checked = 0;
+    for spec in specs {
+        let (kind, part) = match spec.kind {
+            Kind::Counter => ("counter", ""),
+            Kind::Gauge => ("gauge", ""),
+            Kind::Histogram(_) => ("histogram", "_count"),
+        };
+        assert!(text.contains(&format!("# TYPE {} {kind}\n", spec.name)), "{}", spec.name);
+        let name = format!("{}{part}", spec.name);
+        let series = text.lines().find_map(|line| line.strip_prefix(&name).filter(|rest| rest.starts_with(['{', ' '])));
+        let series = series.unwrap_or_else(|| panic!("{name}")).rsplit_once(' ').unwrap().0;
+        let labels: BTreeSet<_> = series.trim_matches(['{', '}']).split("\",").filter_map(|pair| Some(pair.split_once('=')?.0)).collect();
+        assert_eq!(labels, spec.labels.iter().copied().collect(), "{name}");
+        checked += 1;
+    }
+    assert!(checked > 25, "{checked}");
+}
+
+#[test]
+fn a_run_of_batch_inserts_has_every_metric_of_the_contract() {
+    let place = Place::new();
+    let flags = ["--metrics-listen", "127.0.0.1:0", "--metrics-linger", "10m"];
+    let mut running = place.start(&Database::sqlite(&place, "metered").rows(1000), &flags);
+    let address = running.metrics_address();
+    running.until("the report", |it| it.printed().ends_with('\n').then_some(()));
+    let text = get(address, "/metrics");
+    assert_contract(&text, names::ALL.iter().filter(|spec| spec.name.starts_with("batchsql_")));
+    let said = promtool_complaints(&text);
+    assert!(said.is_none_or(|said| said == BTreeSet::from(["batchsql_batch_execution_duration_ms".to_owned()])));
+    running.signal(Signal::SIGTERM);
+    running.end().json(0);
+}
+
+#[test]
+fn labels_without_end_stay_within_the_limit_on_series_and_are_counted() {
+    let place = Place::new();
+    let mut scenario = requests();
+    let workload = &mut scenario["workload"]["proxy_request"];
+    workload["models"] = (0..90).map(|number| format!("model-{number}")).collect();
+    workload["channels"] = (0..90).map(|number| format!("channel-{number}")).collect();
+    let mut running = place.start(&scenario, &["--metrics-listen", "127.0.0.1:0", "--metrics-linger", "10m"]);
+    let address = running.metrics_address();
+    running.until("the report", |it| it.printed().ends_with('\n').then_some(()));
+    let samples = scrape(address);
+    assert!((900..=1000).contains(&samples.len()), "{}", samples.len());
+    assert!(samples["batchsql_series_dropped_total"] > 100.0, "{}", samples["batchsql_series_dropped_total"]);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().json(0)["outcomes"]["attempted"], 400);
+}
+
+#[test]
+fn flags_name_the_metrics_over_the_scenario() {
+    let place = Place::new();
+    let mut scenario = Database::sqlite(&place, "metered").rows(100);
+    scenario["metrics"] = json!({"prefix": "staging_", "env": "ci"});
+    let flags = ["--metrics-listen", "127.0.0.1:0", "--metrics-linger", "10m", "--metrics-prefix", "prod_", "--env", "live"];
+    let mut running = place.start(&scenario, &flags);
+    let address = running.metrics_address();
+    running.until("the report", |it| it.printed().ends_with('\n').then_some(()));
+    let samples = scrape(address);
+    assert!(
+        samples.len() > 100 && samples.keys().all(|it| it.starts_with("prod_batchsql_") && it.contains("env=\"live\"")),
+        "{samples:#?}"
+    );
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().json(0)["scenario"]["metrics"], json!({"prefix": "prod_", "env": "live"}));
+    place.run(&scenario, &["--metrics-prefix", "9-x"]).refused(&["--metrics-prefix", "9-x", "e.g. staging_"]);
 }
 
 #[test]
@@ -221,6 +321,9 @@ fn every_request_is_counted_under_its_labels() {
     };
     assert_eq!((counted(&samples), counted(&expected)), (400.0, 400.0));
     assert!(!samples.contains_key("aiproxy_api_keys_total"), "only a gateway has it");
+    // Of a gateway, and of a database.
+    let others = ["aiproxy_api_keys_total", "aiproxy_sqlite_wal_bytes", "batchsql_target_info"];
+    assert_contract(&get(address, "/metrics"), names::ALL.iter().filter(|spec| !others.contains(&spec.name)));
     let said = promtool_complaints(&get(address, "/metrics"));
     assert!(said.is_none_or(|said| said == BTreeSet::from(["batchsql_batch_execution_duration_ms".to_owned()])));
     running.signal(Signal::SIGTERM);

@@ -274,14 +274,26 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> String {
     ask(address, path).unwrap()
 }
 
-/// As [`get`], of a service that may not be ready. In HTTP/1.0, whose bodies are not chunked.
+/// As [`get`], of what is no text.
+pub(crate) fn get_bytes(address: SocketAddr, path: &str) -> Vec<u8> {
+    exchange(address, path).unwrap()
+}
+
+/// As [`get`], of a server that may not be ready yet.
 pub(crate) fn ask(address: SocketAddr, path: &str) -> Result<String, String> {
+    exchange(address, path).map(|body| String::from_utf8(body).unwrap())
+}
+
+/// In HTTP/1.0, whose bodies are not chunked.
+fn exchange(address: SocketAddr, path: &str) -> Result<Vec<u8>, String> {
     let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
-    if head.split(' ').nth(1) == Some("200") { Ok(body.to_owned()) } else { Err(answer) }
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").map_err(|error| error.to_string())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(|error| error.to_string())?;
+    let body = memchr::memmem::find(&answer, b"\r\n\r\n").ok_or("no answer")? + 4;
+    let body = answer.split_off(body);
+    let head = String::from_utf8_lossy(&answer);
+    if head.split(' ').nth(1) == Some("200") { Ok(body) } else { Err(format!("{head}{}", String::from_utf8_lossy(&body))) }
 }
 
 /// A shell command that says it has been reached and waits for a word; it ends too when the test's folder is gone.

@@ -115,7 +115,7 @@ async fn admit(gateway: &Gateway, headers: &HeaderMap) -> Result<Arc<Account>, R
         Ok(Some(account)) => Ok(account),
         Ok(None) => Err(Refusal::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "the API key is not known here")),
         Err(error) => {
-            crate::runner::say(&format!("[SYS] users: {error:#}"));
+            crate::telemetry::log::warn(&format!("[SYS] users: {error:#}"));
             Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "database", "the gateway's database does not answer; try again later"))
         }
     }

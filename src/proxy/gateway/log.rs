@@ -13,10 +13,10 @@ use crate::pipeline::observer::{BatchInfo, BatchOutcome, Observer};
 use crate::pipeline::{Pipeline, Submission};
 use crate::proxy::seen::Seen;
 use crate::proxy::stats::Stats;
-use crate::runner::say;
 use crate::scenario::PipelineConfig;
 use crate::table::{Column, ColumnType, Row, Table, Value};
 use crate::target::{Conflict, Method, Target, TargetError, WritePlan};
+use crate::telemetry::log::warn;
 
 /// The longest id of a request that is taken over.
 pub(super) const ID_CHARS: u32 = 128;
@@ -170,7 +170,7 @@ impl Watch {
         let rows = ids.len() as u64;
         if let Some(reason) = failure {
             self.lost.fetch_add(rows, Ordering::Relaxed);
-            say(&format!("[SYS] log: {rows} rows of request_logs were not written: {reason}"));
+            warn(&format!("[SYS] log: {rows} rows of request_logs were not written: {reason}"));
         }
         self.pending.fetch_sub(rows, Ordering::Relaxed);
         let mut waiting = self.waiting();

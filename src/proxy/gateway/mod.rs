@@ -19,7 +19,7 @@ mod ticket;
 mod websocket;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,12 +45,12 @@ use self::log::Log;
 use self::outbound::Outbound;
 use self::refusal::Refusal;
 use self::store::Store;
-use crate::proxy::profile;
 use crate::proxy::running::{self, Running};
 use crate::proxy::seen::Seen;
 use crate::proxy::stats::{self, Stats};
-use crate::runner::say;
 use crate::target::{self, Context, Database, Target, TargetInfo};
+use crate::telemetry::log::{say, warn};
+use crate::telemetry::profile;
 
 /// The SQLite file where none is named.
 const DEFAULT_FILE: &str = "reports/data/gateway.db";
@@ -98,7 +98,9 @@ pub async fn start(config: Config, listen: SocketAddr, stop: CancellationToken) 
         gateway.target.info().settings.iter().for_each(|setting| say(&setting_line(gateway.target.info(), setting)));
     }
     if gateway.config.pprof.enabled {
-        let address = profile::start(gateway.config.pprof.port, stop.clone()).await?;
+        let port = gateway.config.pprof.port;
+        let asked = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let address = profile::start(asked, &format!("PPROF_PORT {port}"), stop.clone()).await?;
         say(&format!("[SYS] CPU profile on http://{address}/debug/pprof/"));
     }
     let router = router(&gateway);
@@ -155,7 +157,7 @@ impl Gateway {
         if let Some(account) = account
             && let Err(error) = self.accounts.spend(account, seen.prompt_tokens + seen.completion_tokens).await
         {
-            say(&format!("[SYS] quota: {error:#}"));
+            warn(&format!("[SYS] quota: {error:#}"));
         }
         let well = self.log.write(seen).await;
         self.stats.record(seen);
@@ -189,7 +191,7 @@ impl Gateway {
 
     async fn flush_quota(&self) {
         if let Err(error) = self.accounts.flush().await {
-            say(&format!("[SYS] quota: {error:#}; tried again at the next turn"));
+            warn(&format!("[SYS] quota: {error:#}; tried again at the next turn"));
         }
     }
 
@@ -201,11 +203,11 @@ impl Gateway {
         self.store.close().await;
         // SQLite's write-ahead log is written back and cut here.
         if let Err(error) = self.target.quiesce(&BTreeSet::new(), LAST_WORDS).await {
-            say(&format!("[SYS] log: {error}"));
+            warn(&format!("[SYS] log: {error}"));
         }
         let lost = self.log.state().lost;
         if lost > 0 {
-            say(&format!("[SYS] log: {lost} rows of request_logs were not written since the start"));
+            warn(&format!("[SYS] log: {lost} rows of request_logs were not written since the start"));
         }
     }
 }

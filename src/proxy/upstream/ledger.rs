@@ -82,7 +82,10 @@ impl Ledger {
         });
         if let Err(error) = written {
             self.failed.call_once(|| {
-                eprintln!("batchsql: ledger {} cannot be written ({error}); the upstream ends", self.path.display());
+                crate::telemetry::log::error(&format!(
+                    "batchsql: ledger {} cannot be written ({error}); the upstream ends",
+                    self.path.display()
+                ));
                 self.stop.cancel();
             });
         }

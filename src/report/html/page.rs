@@ -310,12 +310,10 @@ mod tests {
         (1..=1_000).for_each(|n| latency.record(std::time::Duration::from_millis(n)));
         report.histograms.response = latency.encode();
         let charts = charts(&report);
-        assert_eq!(charts.iter().map(|chart| chart.id).collect::<Vec<_>>(), [
-            "throughput-over-time",
-            "latency-over-time",
-            "waiting-over-time",
-            "distribution"
-        ]);
+        assert_eq!(
+            charts.iter().map(|chart| chart.id).collect::<Vec<_>>(),
+            ["throughput-over-time", "latency-over-time", "waiting-over-time", "distribution"]
+        );
         let acknowledged: Vec<_> = report.timeline.iter().map(|second| Some(second.acknowledged as f64)).collect();
         assert_eq!(charts[0].lines[0].values, acknowledged);
         for chart in &charts {

@@ -1,10 +1,12 @@
-//! The gateway's CPU profile, on a loopback port of its own, as `go tool pprof` reads it.
+//! A CPU profile of this program, be it gateway or harness, on a loopback port of its own, as `go tool pprof` reads it.
+//!
+//! Nothing is sampled unless somebody asks. There is one profiler a process, so one profile at a time.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -36,15 +38,14 @@ const MISSING: [(&str, &str); 4] = [
     ("mutex", "contention on locks is not sampled; the CPU profile shows spinning"),
 ];
 
-/// Serves profiles on this port of loopback (0: any free one) until `stop`.
+/// Serves profiles on this address of loopback (port 0: any free one) until `stop`; `setting` is what asked for it.
 ///
 /// # Errors
-/// When the port is in use.
-pub async fn start(port: u16, stop: CancellationToken) -> Result<SocketAddr> {
-    let asked = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let listener = TcpListener::bind(asked).await.with_context(|| {
-        format!("PPROF_PORT {port}: cannot listen on {asked}; name a free port, or switch profiles off (PPROF_ENABLED)")
-    })?;
+/// When the address is not loopback, or in use.
+pub(crate) async fn start(asked: SocketAddr, setting: &str, stop: CancellationToken) -> Result<SocketAddr> {
+    ensure!(asked.ip().is_loopback(), "{setting}: profiles are for this machine alone; name an address of loopback, e.g. 127.0.0.1:6060");
+    let listener = TcpListener::bind(asked).await;
+    let listener = listener.with_context(|| format!("{setting}: cannot listen on {asked}; name a free port, or leave profiles off"))?;
     let address = listener.local_addr()?;
     let service = axum::serve(listener, router(stop.clone())).with_graceful_shutdown(stop.cancelled_owned());
     tokio::spawn(async move {
@@ -84,18 +85,37 @@ async fn profile(State(stop): State<CancellationToken>, Query(asked): Query<Aske
 
 /// Samples for so long. Whoever hangs up before stops it, because this future is dropped then.
 async fn sample(length: Duration, stop: &CancellationToken) -> Result<Vec<u8>> {
-    // The C library's own frames are left out: unwinding from inside it can deadlock.
-    let builder = ProfilerGuardBuilder::default().frequency(FREQUENCY_HZ).blocklist(&["libc", "libgcc", "pthread", "vdso"]);
-    let guard = builder.build().map_err(|error| match error {
-        pprof::Error::Running => anyhow!("a profile is being taken; ask again when it is done"),
-        other => anyhow!("the profiler cannot start: {other}"),
-    })?;
+    let sampling = Sampling::begin().await?;
     tokio::select! {
         () = tokio::time::sleep(length) => {}
-        () = stop.cancelled() => bail!("the gateway is stopping"),
+        () = stop.cancelled() => bail!("the program is stopping"),
     }
-    // Names of functions are read from the program's file, which takes a while.
-    tokio::task::spawn_blocking(move || encode(&guard)).await.context("the profile could not be written")?
+    sampling.end().await
+}
+
+/// The profiler, sampling until it is dropped.
+pub(super) struct Sampling(ProfilerGuard<'static>);
+
+impl Sampling {
+    pub(super) async fn begin() -> Result<Self> {
+        // The first time it reads what a stack needs to be unwound, which takes a while.
+        tokio::task::spawn_blocking(Self::begin_now).await.context("the profiler cannot start")?
+    }
+
+    fn begin_now() -> Result<Self> {
+        // The C library's own frames are left out: unwinding from inside it can deadlock.
+        let builder = ProfilerGuardBuilder::default().frequency(FREQUENCY_HZ).blocklist(&["libc", "libgcc", "pthread", "vdso"]);
+        builder.build().map(Self).map_err(|error| match error {
+            pprof::Error::Running => anyhow!("a profile is being taken; ask again when it is done"),
+            other => anyhow!("the profiler cannot start: {other}"),
+        })
+    }
+
+    /// What was sampled so far, as gzip of a protobuf.
+    pub(super) async fn end(self) -> Result<Vec<u8>> {
+        // Names of functions are read from the program's file, which takes a while.
+        tokio::task::spawn_blocking(move || encode(&self.0)).await.context("the profile could not be written")?
+    }
 }
 
 fn encode(guard: &ProfilerGuard<'_>) -> Result<Vec<u8>> {
@@ -125,6 +145,8 @@ mod tests {
 
     use super::*;
 
+    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
     /// Status and body.
     async fn get(address: SocketAddr, path: &str) -> (u16, Vec<u8>) {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -148,7 +170,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_profile_names_the_function_that_is_busy_and_there_is_one_at_a_time() {
         let stop = CancellationToken::new();
-        let address = start(0, stop.clone()).await.unwrap();
+        let address = start(ANY, "PPROF_PORT 0", stop.clone()).await.unwrap();
         assert!(address.ip().is_loopback());
         let idle = AtomicBool::new(false);
         let runtime = tokio::runtime::Handle::current();
@@ -178,17 +200,18 @@ mod tests {
         // Of the busy thread alone: other tests of this process may be taking backtraces of their own.
         let seen: Vec<u64> = profile.sample.iter().filter(within).flat_map(|sample| sample.location_id.clone()).collect();
         let functions = profile.function.iter().filter(|function| seen.contains(&function.id));
-        let own = functions.map(|function| text(function.name)).find(|name| name.contains("backtrace::"));
+        let own =
+            functions.map(|function| text(function.name)).find(|name| name.contains("pprof::") || name.contains("backtrace::backtrace"));
         assert_eq!(own, None, "the profiler shows itself");
         stop.cancel();
         let error = sample(Duration::from_secs(300), &stop).await.unwrap_err().to_string();
-        assert_eq!(error, "the gateway is stopping", "no profile holds a stop up");
+        assert_eq!(error, "the program is stopping", "no profile holds a stop up");
     }
 
     #[tokio::test]
     async fn what_cannot_be_had_says_why() {
         let stop = CancellationToken::new();
-        let address = start(0, stop.clone()).await.unwrap();
+        let address = start(ANY, "PPROF_PORT 0", stop.clone()).await.unwrap();
         for (name, reason) in MISSING {
             let (status, body) = get(address, name).await;
             assert_eq!((status, String::from_utf8(body).unwrap().contains(reason)), (501, true), "{name}");
@@ -199,8 +222,13 @@ mod tests {
         }
         let (status, body) = get(address, "").await;
         assert_eq!((status, String::from_utf8(body).unwrap().contains("profile?seconds=30")), (200, true));
-        let error = format!("{:#}", start(address.port(), stop.clone()).await.unwrap_err());
+        let error = format!("{:#}", start(address, &format!("PPROF_PORT {}", address.port()), stop.clone()).await.unwrap_err());
         assert!(error.contains(&format!("PPROF_PORT {}", address.port())) && error.contains("in use"), "{error}");
+        let error = start("0.0.0.0:0".parse().unwrap(), "--pprof-listen 0.0.0.0:0", stop.clone()).await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "--pprof-listen 0.0.0.0:0: profiles are for this machine alone; name an address of loopback, e.g. 127.0.0.1:6060"
+        );
         stop.cancel();
     }
 }
