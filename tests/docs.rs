@@ -47,7 +47,7 @@ fn the_readmes_name_every_flag_and_no_other() {
         commands().iter().flat_map(|command| words(&help(&[command]), "--")).filter(|flag| flag != "--help").collect();
     assert!(flags.contains("--before-verify") && flags.len() > 8, "{flags:?}");
     // Of cargo, docker and git.
-    let others = ["--release", "--path", "--example", "--wait"].map(str::to_owned);
+    let others = ["--release", "--path", "--example", "--wait", "--rm", "--use-aliases", "--profile"].map(str::to_owned);
     for readme in READMES {
         let mut named = words(&read(readme), "--");
         named.retain(|flag| flag.len() > 2 && !flag.ends_with('-') && !others.contains(flag));
@@ -67,12 +67,21 @@ fn the_readmes_name_every_command_and_no_other() {
 
 #[test]
 fn the_readmes_name_every_scenario_and_no_other() {
-    let folder = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")).unwrap();
-    let files: BTreeSet<String> = folder.map(|entry| format!("scenarios/{}", entry.unwrap().file_name().to_str().unwrap())).collect();
-    assert!(files.contains("scenarios/quickstart.yaml"), "{files:?}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut files, mut folders) = (BTreeSet::new(), vec![root.join("scenarios")]);
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.insert(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    assert!(files.contains("scenarios/quickstart.yaml") && files.contains("scenarios/compose/postgres.yaml"), "{files:?}");
     for readme in READMES {
         let mut named = words(&read(readme), "scenarios/");
-        named.remove("scenarios/");
+        named.retain(|name| !name.ends_with('/'));
         assert_eq!(named, files, "{readme}");
     }
 }
