@@ -172,9 +172,27 @@ fn every_service_has_a_health_check_and_limits() {
     let services = services(&text);
     let names: Vec<_> = services.iter().map(|(name, _)| *name).collect();
     let expected = [
-        "postgres", "mysql", "mariadb", "upstream", "gateway", "serve", "harness", "prometheus", "alertmanager", "grafana",
-        "victoriametrics", "node-exporter", "mysqld-exporter", "postgres-exporter", "consul-server1", "consul-server2",
-        "consul-server3", "consul-exporter", "alloy", "jaeger", "pyroscope",
+        "postgres",
+        "mysql",
+        "mariadb",
+        "upstream",
+        "gateway",
+        "serve",
+        "harness",
+        "prometheus",
+        "alertmanager",
+        "grafana",
+        "victoriametrics",
+        "node-exporter",
+        "mysqld-exporter",
+        "postgres-exporter",
+        "consul-server1",
+        "consul-server2",
+        "consul-server3",
+        "consul-exporter",
+        "alloy",
+        "jaeger",
+        "pyroscope",
     ];
     assert_eq!(names, expected);
     for (name, body) in services {
@@ -208,9 +226,25 @@ fn only_a_profile_starts_what_is_not_the_core() {
 }
 
 #[test]
+fn the_image_has_the_projects_rust_an_ordinary_user_and_a_health_check() {
+    let (image, package) = (read("Dockerfile"), read("Cargo.toml"));
+    let rust = package.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');
+    assert!(image.contains(&format!("FROM rust:{rust}-")), "rust {rust}");
+    for part in ["\nUSER batchsql\n", "\nHEALTHCHECK ", "\nENTRYPOINT [\"batchsql\"]\n", "\nVOLUME /work/reports\n"] {
+        assert!(image.contains(part), "{part}");
+    }
+    // What the builder is sent is what the image is made of.
+    let sent: BTreeSet<_> = read(".dockerignore").lines().filter_map(|line| line.strip_prefix('!').map(str::to_owned)).collect();
+    let copied = image.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--from"));
+    let copied: BTreeSet<_> = copied.flat_map(|line| line.split(' ').rev().skip(1)).map(str::to_owned).collect();
+    assert_eq!(sent, copied);
+}
+
+#[test]
 fn files_that_the_stack_mounts_are_there() {
     let text = read("docker-compose.integration.yml");
-    let mounts: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("- ./")).map(|rest| rest.split(':').next().unwrap()).collect();
+    let mounts: Vec<_> =
+        text.lines().filter_map(|line| line.trim().strip_prefix("- ./")).map(|rest| rest.split(':').next().unwrap()).collect();
     assert!(mounts.len() >= 10, "{mounts:?}");
     for mount in mounts {
         assert!(root().join(mount).exists(), "{mount}");
@@ -234,9 +268,20 @@ fn the_example_environment_names_every_variable_with_its_default() {
 #[test]
 fn compose_takes_the_file_with_every_profile() {
     let mut command = Command::new("docker");
-    command.args(["compose", "-f", "docker-compose.integration.yml", "--env-file", ".env.example", "--profile", "*", "config", "--services"]);
+    command.args([
+        "compose",
+        "-f",
+        "docker-compose.integration.yml",
+        "--env-file",
+        ".env.example",
+        "--profile",
+        "*",
+        "config",
+        "--services",
+    ]);
     let said = command.env_remove("COMPOSE_FILE").env_remove("COMPOSE_PROFILES").current_dir(root()).output();
-    let Some(said) = said.ok().filter(|said| said.status.success() || !String::from_utf8_lossy(&said.stderr).contains("not a docker command"))
+    let Some(said) =
+        said.ok().filter(|said| said.status.success() || !String::from_utf8_lossy(&said.stderr).contains("not a docker command"))
     else {
         println!("left out: docker compose is not installed");
         return;
