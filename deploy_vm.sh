@@ -27,12 +27,12 @@ check() {
 # The host's address of a port of a service.
 address() { # SERVICE PORT WHAT
   local at
-  at=$(compose port "$1" "$2" 2>/dev/null) && printf '  %-16s http://%s%s\n' "$1" "$at" "${3:-}"
+  if at=$(compose port "$1" "$2" 2>/dev/null); then printf '  %-16s http://%s%s\n' "$1" "$at" "${3:-}"; fi
 }
 
 check
 mkdir -p reports
-compose up -d --wait --wait-timeout 600 || { compose ps -a; die "not everything became healthy: docker compose -f docker-compose.integration.yml logs SERVICE"; }
+compose up -d --wait --wait-timeout 600 || { compose ps -a; die "not everything was started and became healthy: see above, and docker compose -f docker-compose.integration.yml logs SERVICE"; }
 ill=0
 compose run --rm --no-deps -T harness doctor scenarios/compose/postgres.yaml scenarios/compose/mysql.yaml scenarios/compose/mariadb.yaml \
   </dev/null || ill=$?
