@@ -47,9 +47,7 @@ pub(super) async fn prepare(connection: &mut MySqlConnection) -> Result<(), sqlx
     sqlx::raw_sql(SESSION).execute(&mut *connection).await?;
     match sqlx::raw_sql(KEEP_WARNINGS).execute(connection).await {
         // MySQL since 9 lets only administrators do so, and keeps 1,024 for everybody else.
-        Err(sqlx::Error::Database(e))
-            if e.try_downcast_ref::<MySqlDatabaseError>().is_some_and(|e| e.number() == PRIVILEGE_MISSING) =>
-        {
+        Err(sqlx::Error::Database(e)) if e.try_downcast_ref::<MySqlDatabaseError>().is_some_and(|e| e.number() == PRIVILEGE_MISSING) => {
             Ok(())
         }
         done => done.map(drop),
