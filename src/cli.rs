@@ -115,7 +115,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR", default_value = "reports")]
     pub report_dir: PathBuf,
     /// Serve Prometheus metrics here [default: 127.0.0.1:9464].
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", env = "BATCHSQL_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
     /// Keep serving metrics this long after the last run, so that a scraper sees its end.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "0s")]
@@ -126,8 +126,8 @@ pub struct RunArgs {
     /// Give every metric this label env, instead of the scenario's metrics.env.
     #[arg(long, value_name = "NAME")]
     pub env: Option<String>,
-    /// Serve no metrics.
-    #[arg(long, conflicts_with_all = ["metrics_listen", "metrics_linger"])]
+    /// Serve no metrics, whatever address is set.
+    #[arg(long, conflicts_with = "metrics_linger")]
     pub no_metrics: bool,
     /// Leave the container of a scenario's target running after the run, and say how to reach it.
     #[arg(long)]

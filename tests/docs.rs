@@ -47,11 +47,11 @@ fn the_readmes_name_every_flag_and_no_other() {
         commands().iter().flat_map(|command| words(&help(&[command]), "--")).filter(|flag| flag != "--help").collect();
     assert!(flags.contains("--before-verify") && flags.len() > 8, "{flags:?}");
     // Of cargo, docker, git, MariaDB and Prometheus.
-    let others = ["--release", "--path", "--example", "--wait", "--innodb-flush-log-at-trx-commit", "--web.enable-remote-write-receiver"]
-        .map(str::to_owned);
+    let others = ["--release", "--path", "--example", "--wait", "--rm", "--use-aliases", "--profile"];
+    let others = [others.as_slice(), &["--innodb-flush-log-at-trx-commit", "--web.enable-remote-write-receiver"]].concat();
     for readme in READMES {
         let mut named = words(&read(readme), "--");
-        named.retain(|flag| flag.len() > 2 && !flag.ends_with('-') && !others.contains(flag));
+        named.retain(|flag| flag.len() > 2 && !flag.ends_with('-') && !others.contains(&flag.as_str()));
         assert_eq!(named, flags, "{readme}");
     }
 }
@@ -69,13 +69,17 @@ fn the_readmes_name_every_command_and_no_other() {
 #[test]
 fn the_readmes_name_every_scenario_and_no_other() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files: BTreeSet<String> = ["scenarios", "scenarios/containers"]
-        .iter()
-        .flat_map(|folder| std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path()))
-        .filter(|path| path.is_file())
-        .map(|path| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned())
-        .collect();
-    assert!(files.contains("scenarios/quickstart.yaml") && files.contains("scenarios/containers/postgres.yaml"), "{files:?}");
+    let (mut files, mut folders) = (BTreeSet::new(), vec![root.join("scenarios")]);
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.insert(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    assert!(files.contains("scenarios/quickstart.yaml") && files.contains("scenarios/compose/postgres.yaml"), "{files:?}");
     for readme in READMES {
         let mut named = words(&read(readme), "scenarios/");
         named.retain(|name| !name.ends_with('/'));

@@ -124,8 +124,6 @@ fn boards_and_rules_ask_only_for_metrics_the_exporter_has() {
         }
         asked.extend(metric_names(&board["templating"].to_string()));
     }
-    // The boards mark phases already; the exporter is about to tell them.
-    asked.remove("batchsql_run_phase");
     for rules in files("config/prometheus", "yml") {
         asked.extend(metric_names(&read(&rules)));
     }
@@ -149,24 +147,122 @@ fn every_yaml_file_parses() {
     }
 }
 
+/// The services of the compose file with what is written below each.
+fn services(compose: &str) -> Vec<(&str, String)> {
+    let mut found: Vec<(&str, String)> = Vec::new();
+    for line in compose.split("\nservices:\n").nth(1).unwrap().lines().take_while(|line| line.is_empty() || line.starts_with(' ')) {
+        match line.strip_prefix("  ").filter(|line| line.starts_with(|c: char| c.is_ascii_alphabetic())) {
+            Some(name) => found.push((name.strip_suffix(':').unwrap(), String::new())),
+            None => found.iter_mut().last().into_iter().for_each(|(_, body)| *body += &format!("{line}\n")),
+        }
+    }
+    found
+}
+
 #[test]
 fn the_compose_file_pins_images_and_opens_loopback_ports_only() {
     let text = read("docker-compose.integration.yml");
-    let images: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
-    assert_eq!(
-        images.iter().map(|image| image.split_once(':').unwrap().0).collect::<Vec<_>>(),
-        ["postgres", "mysql", "prom/prometheus", "grafana/grafana"]
-    );
-    assert!(images.iter().all(|image| !image.ends_with(":latest")), "{images:?}");
-    assert_eq!(text.matches("healthcheck:").count(), images.len());
-    let ports: Vec<_> = text.lines().map(str::trim).filter(|line| line.starts_with("- \"") && line.matches(':').count() >= 2).collect();
-    assert_eq!(ports.len(), 4, "{ports:?}");
+    let images: Vec<_> = text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).filter(|image| !image.contains('$')).collect();
+    assert!(images.len() >= 15, "{images:?}");
+    for image in images {
+        let tag = image.rsplit_once(':').unwrap_or_else(|| panic!("{image} has no tag")).1;
+        assert!(tag.contains(|c: char| c.is_ascii_digit()), "{image} is not pinned");
+    }
+    let ports: Vec<_> = text.lines().map(str::trim).filter(|line| line.starts_with("- \"") && line.contains("_PORT")).collect();
+    assert!(ports.len() >= 15, "{ports:?}");
     assert!(ports.iter().all(|port| port.starts_with("- \"127.0.0.1:${")), "{ports:?}");
+    let sections = text.lines().filter(|line| *line == "    ports:").count();
+    assert!(sections <= ports.len() && !text.contains("network_mode: host"), "a port that is not on loopback");
+}
+
+#[test]
+fn every_service_has_a_health_check_and_limits() {
+    let text = read("docker-compose.integration.yml");
+    let services = services(&text);
+    let names: Vec<_> = services.iter().map(|(name, _)| *name).collect();
+    let expected = [
+        "postgres",
+        "mysql",
+        "mariadb",
+        "upstream",
+        "gateway",
+        "serve",
+        "harness",
+        "prometheus",
+        "alertmanager",
+        "grafana",
+        "victoriametrics",
+        "node-exporter",
+        "mysqld-exporter",
+        "postgres-exporter",
+        "consul-server1",
+        "consul-server2",
+        "consul-server3",
+        "consul-exporter",
+        "alloy",
+        "jaeger",
+        "pyroscope",
+    ];
+    assert_eq!(names, expected);
+    for (name, body) in services {
+        let template = body.lines().find_map(|line| line.trim().strip_prefix("<<: *")).unwrap_or_else(|| panic!("{name} has no template"));
+        let template = text.split(&format!("&{template}\n")).nth(1).unwrap().split("\n\n").next().unwrap();
+        for part in ["mem_limit:", "cpus:", "restart:"] {
+            assert!(template.contains(part) || body.contains(part), "{name}: {part}");
+        }
+        assert!(template.contains("healthcheck:") || body.contains("healthcheck:"), "{name} has no health check");
+    }
+}
+
+#[test]
+fn only_a_profile_starts_what_is_not_the_core() {
+    let text = read("docker-compose.integration.yml");
+    let profiles = |name: &str| {
+        let body = services(&text).into_iter().find(|(service, _)| *service == name).unwrap().1;
+        let own = body.lines().find_map(|line| line.trim().strip_prefix("profiles: ").map(str::to_owned));
+        own.or_else(|| body.contains("<<: *consul\n").then(|| "[discovery]".to_owned()))
+    };
+    assert_eq!(profiles("harness").as_deref(), Some("[harness]"));
+    for name in ["consul-server1", "consul-server2", "consul-server3", "consul-exporter"] {
+        assert_eq!(profiles(name).as_deref(), Some("[discovery]"), "{name}");
+    }
+    for name in ["alloy", "jaeger", "pyroscope"] {
+        assert_eq!(profiles(name).as_deref(), Some("[telemetry]"), "{name}");
+    }
+    for name in ["postgres", "gateway", "serve", "prometheus", "alertmanager", "grafana", "victoriametrics", "postgres-exporter"] {
+        assert_eq!(profiles(name), None, "{name}");
+    }
+}
+
+#[test]
+fn the_image_has_the_projects_rust_an_ordinary_user_and_a_health_check() {
+    let (image, package) = (read("Dockerfile"), read("Cargo.toml"));
+    let rust = package.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');
+    assert!(image.contains(&format!("FROM rust:{rust}-")), "rust {rust}");
+    for part in ["\nUSER batchsql\n", "\nHEALTHCHECK ", "\nENTRYPOINT [\"batchsql\"]\n", "\nVOLUME /work/reports\n"] {
+        assert!(image.contains(part), "{part}");
+    }
+    // What the builder is sent is what the image is made of.
+    let sent: BTreeSet<_> = read(".dockerignore").lines().filter_map(|line| line.strip_prefix('!').map(str::to_owned)).collect();
+    let copied = image.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--from"));
+    let copied: BTreeSet<_> = copied.flat_map(|line| line.split(' ').rev().skip(1)).map(str::to_owned).collect();
+    assert_eq!(sent, copied);
+}
+
+#[test]
+fn files_that_the_stack_mounts_are_there() {
+    let text = read("docker-compose.integration.yml");
+    let mounts: Vec<_> =
+        text.lines().filter_map(|line| line.trim().strip_prefix("- ./")).map(|rest| rest.split(':').next().unwrap()).collect();
+    assert!(mounts.len() >= 10, "{mounts:?}");
+    for mount in mounts {
+        assert!(root().join(mount).exists(), "{mount}");
+    }
 }
 
 #[test]
 fn the_example_environment_names_every_variable_with_its_default() {
-    let compose = read("docker-compose.integration.yml");
+    let compose = read("docker-compose.integration.yml").replace("$$", "");
     let example = read(".env.example");
     let mut variables = BTreeSet::new();
     for part in compose.split("${").skip(1) {
@@ -174,8 +270,33 @@ fn the_example_environment_names_every_variable_with_its_default() {
         assert!(example.lines().any(|line| line == format!("{name}={default}")), "{name}={default} is missing");
         variables.insert(name);
     }
-    let named = example.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).filter(|name| *name != "COMPOSE_FILE");
+    let named = example.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).filter(|name| !name.starts_with("COMPOSE_"));
     assert_eq!(named.collect::<BTreeSet<_>>(), variables);
+}
+
+#[test]
+fn compose_takes_the_file_with_every_profile() {
+    let mut command = Command::new("docker");
+    command.args([
+        "compose",
+        "-f",
+        "docker-compose.integration.yml",
+        "--env-file",
+        ".env.example",
+        "--profile",
+        "*",
+        "config",
+        "--services",
+    ]);
+    let said = command.env_remove("COMPOSE_FILE").env_remove("COMPOSE_PROFILES").current_dir(root()).output();
+    let Some(said) =
+        said.ok().filter(|said| said.status.success() || !String::from_utf8_lossy(&said.stderr).contains("not a docker command"))
+    else {
+        println!("left out: docker compose is not installed");
+        return;
+    };
+    assert!(said.status.success() && said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
+    assert_eq!(String::from_utf8(said.stdout).unwrap().lines().count(), services(&read("docker-compose.integration.yml")).len());
 }
 
 /// What promtool says, or nothing if it is not there.

@@ -121,16 +121,13 @@ fn alertmanager(place: &Place, webhook: SocketAddr) -> Option<Server> {
     Server::start(place, &["prometheus-alertmanager", "alertmanager"], &arguments)
 }
 
-/// Prometheus as shipped, but for whom it asks and tells; `harness` is where the run's metrics will be.
-fn prometheus(place: &Place, alertmanager: SocketAddr, harness: SocketAddr) -> Option<Server> {
+/// Prometheus as shipped, but for whom it tells; it asks nobody, the run pushes.
+fn prometheus(place: &Place, alertmanager: SocketAddr) -> Option<Server> {
     let mut config = yaml("config/prometheus/prometheus.yml");
     config["rule_files"] = json!([root().join("config/prometheus/rules/*.yml")]);
     config["alerting"] = json!({"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]});
     config.as_object_mut().unwrap().remove("remote_write");
-    let jobs = config["scrape_configs"].as_array_mut().unwrap();
-    jobs.retain(|job| job["job_name"] == "batchsql");
-    assert_eq!(jobs.len(), 1, "the harness is scraped");
-    jobs[0]["static_configs"] = json!([{"targets": [harness]}]);
+    config["scrape_configs"] = json!([]);
     let file = place.write("prometheus.yml", &config.to_string()); // JSON is YAML
     let arguments = [
         format!("--config.file={file}"),
@@ -145,25 +142,21 @@ fn prometheus(place: &Place, alertmanager: SocketAddr, harness: SocketAddr) -> O
 fn lost_rows_of_a_run_that_is_over_reach_the_webhook() {
     let place = Place::new();
     let (address, received) = webhook();
-    let harness = free_address();
     let Some(alertmanager) = alertmanager(&place, address) else { return };
-    let Some(prometheus) = prometheus(&place, alertmanager.address, harness) else { return };
+    let Some(prometheus) = prometheus(&place, alertmanager.address) else { return };
 
-    // How Prometheus comes to know of the run. Pushed (`--remote-write`), the process has exited; pulled, it must still be there.
-    let shown = ["--metrics-listen", &harness.to_string(), "--metrics-linger", "10m"].map(str::to_owned);
+    let pushed_to = format!("http://{}/api/v1/write", prometheus.address);
     let database = place.name("delivered.db");
     let scenario = json!({
         "name": "delivered", "target": {"sqlite": {"path": database}}, "load": {"executor": "shared-iterations"},
         "workload": {"batch_insert": {"rows": 1000, "pipeline": {"flush_size": 100}}},
     });
     let meddling = rendezvous(&place);
-    let arguments: Vec<&str> = shown.iter().map(String::as_str).chain(["--before-verify", &meddling]).collect();
-    let mut running = place.start(&scenario, &arguments);
+    let mut running = place.start(&scenario, &["--no-metrics", "--remote-write", &pushed_to, "--before-verify", &meddling]);
     meet(&place, &mut running);
     rusqlite::Connection::open(&database).unwrap().execute("DELETE FROM integration_test WHERE id <= 100", []).unwrap();
     place.write("go", "");
-    running.until("the report", |it| it.printed().ends_with('\n').then_some(()));
-    let report: Value = serde_json::from_str(&running.printed()).unwrap();
+    let report = running.end().json(4);
     assert_eq!((&report["integrity"]["lost"], &report["integrity"]["rate"]), (&json!(100), &json!(0.9)));
 
     let judged = Instant::now();

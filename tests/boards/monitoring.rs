@@ -78,7 +78,7 @@ pub(crate) fn exporters(place: &Place) -> BTreeMap<&'static str, Server> {
         let login = format!("[client]\nhost = {host}\nport = {port}\nuser = {user}\npassword = {password}\n");
         let file = place.write("mysqld-exporter.cnf", &login);
         let with_login = |address| [listen(address), vec![format!("--config.my-cnf={file}")]].concat();
-        all.extend(Server::start(place, "prometheus-mysqld-exporter", with_login, &[]).map(|server| ("mysqld", server)));
+        all.extend(Server::start(place, "prometheus-mysqld-exporter", with_login, &[]).map(|server| ("mysql", server)));
     }
     all
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use batchsql::metrics::names;
 use serde_json::Value;
 
 use crate::board::{boards, list, queries, text};
@@ -116,7 +115,7 @@ impl<'a> Source<'a> {
             let chosen = self.choose(&name, &board, &mut problems);
             for query in queries(&name, &board) {
                 let missing = self.absent.iter().any(|beginning| query.expr.contains(beginning));
-                if missing || not_yet(&query.expr) {
+                if missing {
                     continue;
                 }
                 asked += 1;
@@ -131,11 +130,6 @@ impl<'a> Source<'a> {
         assert!(asked > 100, "only {asked} queries were asked");
         problems
     }
-}
-
-/// Whether this asks for the phases of a run while the exporter has no such metric.
-fn not_yet(expr: &str) -> bool {
-    expr.starts_with("batchsql_run_phase") && names::ALL.iter().all(|spec| spec.name != "batchsql_run_phase")
 }
 
 /// A query with its variables replaced; none may be left.

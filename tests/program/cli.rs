@@ -149,8 +149,11 @@ fn schema_is_valid_and_describes_the_shipped_scenarios() {
 
 #[test]
 fn every_shipped_scenario_passes_check() {
-    let mut files: Vec<String> = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios"))
-        .unwrap()
+    let folders =
+        ["/scenarios", "/scenarios/compose", "/scenarios/containers"].map(|folder| env!("CARGO_MANIFEST_DIR").to_owned() + folder);
+    let mut files: Vec<String> = folders
+        .iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap())
         .map(|entry| entry.unwrap().path().to_str().unwrap().to_owned())
         .filter(|path| path.ends_with(".yaml"))
         .collect();

@@ -22,7 +22,27 @@ macro_rules! on_mysql_and_mariadb {
     };
 }
 
-on_mysql_and_mariadb!(truncation_is_a_warning_among_any_number_of_duplicates, the_servers_mode_stands, zero_dates_are_shown_as_text);
+on_mysql_and_mariadb!(
+    truncation_is_a_warning_among_any_number_of_duplicates,
+    the_servers_mode_stands,
+    zero_dates_are_shown_as_text,
+    a_user_of_one_database_is_enough
+);
+
+async fn a_user_of_one_database_is_enough(server: Server) {
+    let mut url = url::Url::parse(&server.url).unwrap();
+    let mut admin = server.user().await;
+    admin.execute("CREATE USER IF NOT EXISTS 'ordinary'@'%' IDENTIFIED BY 'ordinary-password'").await;
+    admin.execute(&format!("GRANT ALL ON {}.* TO 'ordinary'@'%'", &url.path()[1..])).await;
+    url.set_username("ordinary").unwrap();
+    url.set_password(Some("ordinary-password")).unwrap();
+    let ordinary = Server { url: url.to_string(), ..server };
+    let target = ordinary.connect().await;
+    let table = ordinary.small_table();
+    target.create(&table, "run").await.unwrap();
+    write(&*target, &auto(&*target, &table, Conflict::Error), &[pair(1, "x")]).await.unwrap();
+    assert_eq!(stored(&*target, &table, ALL).await, [[Found::Int(1), text("x")]]);
+}
 
 async fn truncation_is_a_warning_among_any_number_of_duplicates(server: Server) {
     let target = server.connect().await;

@@ -194,7 +194,7 @@ impl Mysql {
     async fn beside(&self) -> Result<MySqlConnection, TargetError> {
         let opened = async {
             let mut connection = self.beside.connect().await?;
-            sqlx::raw_sql(write::SESSION).execute(&mut connection).await?;
+            write::prepare(&mut connection).await?;
             Ok(connection)
         };
         opened.await.map_err(|e: sqlx::Error| refused(&address(&self.beside), &e))

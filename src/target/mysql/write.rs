@@ -32,17 +32,34 @@ pub(super) struct MyLink {
     mariadb: bool,
 }
 
-/// `autocommit`: a batch of one statement relies on it, and servers can have it off. `max_error_count`: by default only 64
-/// warnings are kept, and 64 harmless ones would hide one that tells of an altered value. `sql_mode`: sqlx's handshake adds to
-/// it, and what the server does with values that do not fit must stay as it is.
-pub(super) const SESSION: &str = "SET autocommit = 1, max_error_count = 65535, sql_mode = @@global.sql_mode";
+/// `autocommit`: a batch of one statement relies on it, and servers can have it off. `sql_mode`: sqlx's handshake adds to it, and
+/// what the server does with values that do not fit must stay as it is.
+const SESSION: &str = "SET autocommit = 1, sql_mode = @@global.sql_mode";
+
+/// By default few warnings are kept (MariaDB: 64), and as many harmless ones would hide one that tells of an altered value.
+const KEEP_WARNINGS: &str = "SET max_error_count = 65535";
+
+/// An administrator's privilege is missing.
+const PRIVILEGE_MISSING: u16 = 1227;
+
+/// Sets up a session.
+pub(super) async fn prepare(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(SESSION).execute(&mut *connection).await?;
+    match sqlx::raw_sql(KEEP_WARNINGS).execute(connection).await {
+        // MySQL since 9 lets only administrators do so, and keeps 1,024 for everybody else.
+        Err(sqlx::Error::Database(e)) if e.try_downcast_ref::<MySqlDatabaseError>().is_some_and(|e| e.number() == PRIVILEGE_MISSING) => {
+            Ok(())
+        }
+        done => done.map(drop),
+    }
+}
 
 impl Link for MyLink {
     type Options = Options;
 
     async fn open(options: &Options) -> Result<(Self, u64), sqlx::Error> {
         let mut connection = options.connect.connect().await?;
-        sqlx::raw_sql(SESSION).execute(&mut connection).await?;
+        prepare(&mut connection).await?;
         let id: u64 = sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(&mut connection).await?;
         Ok((Self { connection, mariadb: options.mariadb }, id))
     }
