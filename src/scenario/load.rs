@@ -277,9 +277,11 @@ mod tests {
             // Of compose they say so, beside a scenario of the same database elsewhere.
             let name = loaded.scenario.name.strip_prefix("compose_").unwrap_or(&loaded.scenario.name);
             assert_eq!(name, path.file_stem().unwrap().to_str().unwrap());
+            let of_compose = path.parent().is_some_and(|folder| folder.ends_with("compose"));
+            let program = if of_compose { "--rm --use-aliases harness run" } else { "batchsql run" };
             assert!(
                 text.starts_with("# For ")
-                    && text.contains(&format!("batchsql run {}", path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display())),
+                    && text.contains(&format!("{program} {}", path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display())),
                 "{path:?}"
             );
             // What reports keep is a valid scenario again.
