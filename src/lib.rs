@@ -7,11 +7,13 @@
 //! - [`pipeline`]: the batch writer, also a library of its own, with [`metrics`] as one of its observers
 //! - [`table`]: rows and columns, the data all of them share
 //! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
-//! - [`runner`]: the phases of a run
+//! - [`runner`]: the phases of a run; [`compare`]: two sides held against each other
 //! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
 
 pub mod cli;
 mod commands;
+pub mod compare;
+mod comparing;
 pub mod environment;
 pub mod gate;
 pub mod http;
@@ -40,6 +42,7 @@ struct Readme;
 pub async fn run(command: cli::Command) -> u8 {
     match command {
         cli::Command::Run(args) => commands::run(args).await,
+        cli::Command::Compare(args) => comparing::command::compare(args).await,
         cli::Command::Check(args) => commands::check(&args),
         cli::Command::Verify(args) => commands::verify(args).await,
         cli::Command::Proxy(args) => proxy::command::proxy(&args).await,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
 
 use crate::ledger::Outcome;
 use crate::report::{LatencySummary, Outcomes};
@@ -103,6 +103,19 @@ impl Latency {
             p999_ms: quantile(0.999),
             max_ms: any.then(|| ms(self.histogram.max() as f64)),
         }
+    }
+
+    /// Reads what [`Self::encode`] wrote. How many answers told it is not written: every operation counts as one.
+    ///
+    /// # Errors
+    /// When `text` is no such histogram, or one that is not of nanoseconds up to an hour with three digits.
+    pub fn decode(text: &str) -> Result<Self, String> {
+        let unreadable = |error: &dyn std::fmt::Display| format!("a histogram of the report cannot be read: {error}");
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text).map_err(|error| unreadable(&error))?;
+        let read: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(|error| unreadable(&error))?;
+        let mut latency = Self { answers: read.len(), ..Self::default() };
+        latency.histogram.add(&read).map_err(|error| unreadable(&error))?;
+        Ok(latency)
     }
 
     /// HDR V2+DEFLATE, base64.
@@ -441,11 +454,13 @@ mod tests {
 
     #[test]
     fn histograms_are_written_in_the_format_the_report_promises() {
-        use hdrhistogram::serialization::Deserializer;
         let mut latency = Latency::default();
         latency.record(MS);
         let bytes = base64::engine::general_purpose::STANDARD.decode(latency.encode()).unwrap();
         let back: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
         assert_eq!((back.len(), back.max() / 10_000), (1, 100));
+        let read = Latency::decode(&latency.encode()).unwrap();
+        assert_eq!((read.count(), read.summary().max_ms), (1, latency.summary().max_ms));
+        assert!(Latency::decode("no histogram").unwrap_err().starts_with("a histogram of the report cannot be read: "));
     }
 }

@@ -16,9 +16,10 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use crate::environment;
 use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
 use crate::recorder::Recorder;
-use crate::report::{HttpReport, Integrity, IntegrityVerdict, Report, TargetSeen};
+use crate::report::{Calibration, HttpReport, Integrity, IntegrityVerdict, Report, Resources, TargetSeen, TargetUse};
 use crate::scenario::{Scenario, VerifyMethod, Workload};
 use crate::schedule::Schedule;
 use crate::target::PoolUse;
@@ -63,6 +64,8 @@ pub(crate) struct Run {
     pub(crate) schedule: Schedule,
     /// Ends the load of this run alone.
     pub(crate) stop: CancellationToken,
+    /// What the machine could do just before.
+    pub(crate) calibration: Calibration,
 }
 
 /// What is done to a target, once it is connected: one file a workload.
@@ -93,6 +96,11 @@ pub(crate) trait Drive: Send {
 
     /// What only requests have.
     fn http(&self) -> Option<HttpReport> {
+        None
+    }
+
+    /// What the load cost the target, once it has ended.
+    fn used(&self) -> Option<TargetUse> {
         None
     }
 
@@ -145,6 +153,8 @@ pub(crate) struct Phases {
     pub(crate) verify_end: Duration,
     /// Whether the target went away during the load.
     pub(crate) target_gone: bool,
+    /// CPU time of the load and its drain, and the greatest resident set until then.
+    pub(crate) used: Resources,
 }
 
 /// Runs `scenario` and writes its report.
@@ -154,17 +164,20 @@ pub(crate) struct Phases {
 pub async fn run(scenario: Scenario, options: Options) -> anyhow::Result<Report> {
     let began = Instant::now();
     let (run, mut drive) = begin(scenario, options).await?;
+    let before = environment::resources();
     let monitor = Monitor::start(&run, drive.gauges());
     let offered = drive.offer(&run).await;
     let load_end = run.epoch.elapsed();
     monitor.drain();
     drive.drain(&run).await;
     let drain_end = run.epoch.elapsed();
+    let after = environment::resources();
+    let used = Resources { cpu_seconds: after.cpu_seconds - before.cpu_seconds, ..after };
     let watched = monitor.finish().await;
     let integrity = prove(&run, drive.as_mut()).await;
     let target_gone = judge::lost_connections(&run.tally.errors()) && drive.gone(&integrity).await;
     drive.end().await;
-    let phases = Phases { load: offered, load_end, drain_end, verify_end: run.epoch.elapsed(), target_gone };
+    let phases = Phases { load: offered, load_end, drain_end, verify_end: run.epoch.elapsed(), target_gone, used };
     let report = judge::report(&run, drive.as_ref(), &phases, watched, integrity, began.elapsed());
     if let Some(reporter) = &run.reporter {
         reporter.run_finished(report.verdict, began.elapsed());
@@ -202,6 +215,7 @@ impl Run {
     ) -> anyhow::Result<Self> {
         let kept = serde_json::to_vec_pretty(&crate::redact::redacted_scenario(&scenario, &options.secrets))?;
         std::fs::write(folder.join(verify::SCENARIO_FILE), kept).with_context(|| format!("{} cannot be written", folder.display()))?;
+        let calibration = environment::calibrate(folder);
         let windows = scenario.gates.iter().filter_map(|gate| gate.window).collect();
         let epoch = Instant::now();
         Ok(Self {
@@ -212,6 +226,7 @@ impl Run {
             schedule: Schedule::new(&scenario.load),
             started_at: jiff::Timestamp::now().to_string(),
             stop: options.stop.child_token(),
+            calibration,
             epoch,
             scenario,
             options,
@@ -249,9 +264,13 @@ fn make_folder(report_dir: &Path, id: &str) -> anyhow::Result<PathBuf> {
 
 /// `<UTC time>-<scenario>-<four hex digits>`: sorts by time, says what it was, and differs between runs of one second.
 fn run_id(scenario: &Scenario) -> String {
+    new_id(&scenario.name)
+}
+
+/// An id of something called `name` that begins now.
+pub(crate) fn new_id(name: &str) -> String {
     let now = jiff::Timestamp::now();
-    let slug: String =
-        scenario.name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).take(40).collect();
+    let slug: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).take(40).collect();
     // Clock bits and process id, not the seed: two runs of one scenario must not share a folder.
     let mixed = (now.as_nanosecond() as u64 ^ u64::from(std::process::id()).rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{}-{slug}-{:04x}", now.strftime("%Y%m%d-%H%M%S"), mixed >> 48)
