@@ -29,11 +29,13 @@ fn sums(ranks: &[usize], choose: usize) -> Vec<f64> {
     let most: usize = ranks.iter().sum();
     let mut ways = vec![vec![0.0; most + 1]; choose + 1];
     ways[0][0] = 1.0;
-    for rank in ranks {
-        for taken in (1..=choose).rev() {
+    let mut reached = 0;
+    for (number, rank) in ranks.iter().enumerate() {
+        reached += rank;
+        for taken in (1..=choose.min(number + 1)).rev() {
             let (fewer, more) = ways.split_at_mut(taken);
-            for sum in *rank..=most {
-                more[0][sum] += fewer[taken - 1][sum - rank];
+            for (more, fewer) in more[0][*rank..=reached].iter_mut().zip(&fewer[taken - 1]) {
+                *more += fewer;
             }
         }
     }

@@ -4,6 +4,7 @@
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;
+mod compare;
 mod database;
 mod gone;
 mod integrity;
