@@ -67,8 +67,13 @@ fn the_readmes_name_every_command_and_no_other() {
 
 #[test]
 fn the_readmes_name_every_scenario_and_no_other() {
-    let folder = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")).unwrap();
-    let files: BTreeSet<String> = folder.map(|entry| format!("scenarios/{}", entry.unwrap().file_name().to_str().unwrap())).collect();
+    let files_in = |folder: &str| {
+        let entries = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap().map(Result::unwrap);
+        let files = entries.filter(|entry| entry.path().is_file());
+        files.map(|entry| format!("{folder}/{}", entry.file_name().to_str().unwrap())).collect::<BTreeSet<String>>()
+    };
+    let mut files = files_in("scenarios");
+    files.extend(files_in("scenarios/compare"));
     assert!(files.contains("scenarios/quickstart.yaml"), "{files:?}");
     for readme in READMES {
         let mut named = words(&read(readme), "scenarios/");
