@@ -5,7 +5,7 @@ use batchsql::compare::simulate::{Noise, throughput};
 
 const PAIRS: [usize; 6] = [4, 5, 7, 10, 20, 30];
 const SCATTER: [f64; 6] = [0.01, 0.02, 0.05, 0.08, 0.1, 0.2];
-const ROUNDS: u32 = 4_000;
+const ROUNDS: u32 = 400;
 
 fn main() {
     table("identical sides: called worse (better or worse) in % of comparisons", 1.0, |tally| {
