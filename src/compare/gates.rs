@@ -3,8 +3,8 @@
 
 use anyhow::ensure;
 
-use super::judge::sides;
-use super::stats::holm;
+use super::judge::{Sides, sides};
+use super::stats::{fewest, holm};
 use super::{ALPHA, ChangeKind, MetricComparison};
 use crate::gate::{Gate, Op};
 use crate::report::{GateResult, Verdict};
@@ -31,7 +31,8 @@ pub(crate) fn check(gates: &[Gate], known: &[String]) -> anyhow::Result<()> {
 /// Judges every gate.
 pub(crate) fn judge(gates: &[Gate], metrics: &[MetricComparison], detect: f64) -> Vec<GateResult> {
     let measured: Vec<_> = gates.iter().map(|gate| metrics.iter().find(|metric| metric.metric == gate.metric.to_string())).collect();
-    let limits: Vec<_> = gates.iter().zip(&measured).map(|(gate, metric)| metric.map(|metric| at_the_limit(gate, metric))).collect();
+    let limits: Vec<_> =
+        gates.iter().zip(&measured).map(|(gate, metric)| metric.map(|metric| at_the_limit(gate, metric, gates.len()))).collect();
     let known: Vec<usize> = (0..gates.len()).filter(|place| limits[*place].as_ref().is_some_and(|found| found.p_value.is_some())).collect();
     let p: Vec<f64> = known.iter().filter_map(|place| limits[*place].as_ref()?.p_value).collect();
     let corrected = holm(&p);
@@ -45,13 +46,13 @@ pub(crate) fn judge(gates: &[Gate], metrics: &[MetricComparison], detect: f64) -
 }
 
 /// The second side beside the limit, which is the first side times the factor.
-fn at_the_limit(gate: &Gate, metric: &MetricComparison) -> super::judge::Sides {
+fn at_the_limit(gate: &Gate, metric: &MetricComparison, questions: usize) -> Sides {
     let limit: Vec<f64> = metric.before.runs.iter().flatten().map(|value| value * gate.limit).collect();
     let after: Vec<f64> = metric.after.runs.iter().flatten().copied().collect();
-    sides(&limit, &after)
+    sides(&limit, &after, questions)
 }
 
-fn one(gate: &Gate, metric: &MetricComparison, at_limit: &super::judge::Sides, p: f64, detect: f64) -> GateResult {
+fn one(gate: &Gate, metric: &MetricComparison, at_limit: &Sides, p: f64, detect: f64) -> GateResult {
     let Some((change, beyond)) = metric.change.zip(at_limit.change) else {
         return result(gate, Verdict::Inconclusive, None, "no data".to_owned());
     };
@@ -65,10 +66,10 @@ fn one(gate: &Gate, metric: &MetricComparison, at_limit: &super::judge::Sides, p
     } else if kept {
         (Verdict::Pass, "the whole interval keeps it".to_owned())
     } else {
-        match metric.detectable {
+        match at_limit.detectable {
             Some(least) if least <= detect => (Verdict::Pass, "no miss is shown".to_owned()),
             Some(least) => (Verdict::Inconclusive, format!("too noisy: only a change of {:.0} % would have been found", least * 100.0)),
-            None => (Verdict::Inconclusive, "too few runs to show anything".to_owned()),
+            None => (Verdict::Inconclusive, format!("too few runs to show anything; {} pairs are the fewest", fewest(at_limit.alpha))),
         }
     };
     let interval = match (change.low, change.high) {
@@ -105,7 +106,7 @@ mod tests {
         let slower = SPEEDS.map(|speed| speed * 0.8);
         let results = judged(&slower, &["rows_per_second >= before * 0.95", "rows_per_second > before * 0.7"]);
         assert_eq!((results[0].verdict, results[1].verdict), (Verdict::Fail, Verdict::Pass));
-        assert_eq!(results[0].message, "rows_per_second is 0.800 [0.786, 0.816] times before, corrected p 0.0003: the miss is shown");
+        assert_eq!(results[0].message, "rows_per_second is 0.800 [0.790, 0.810] times before, corrected p 0.0003: the miss is shown");
         assert!(results[1].message.ends_with("the whole interval keeps it"), "{}", results[1].message);
         let same = judged(&SPEEDS, &["rows_per_second >= before", "rows_per_second >= before * 1.2"]);
         assert_eq!((same[0].verdict, same[1].verdict), (Verdict::Pass, Verdict::Fail), "the same is not 20 % more");
@@ -121,6 +122,10 @@ mod tests {
         assert_eq!((wild[1].verdict, wild[1].message.as_str()), (Verdict::Inconclusive, "no data"));
         let one = judged(&[10.0], &["rows_per_second >= before * 0.9"]);
         assert_eq!(one[0].verdict, Verdict::Inconclusive, "one pair shows nothing");
+        let three = ["rows_per_second >= before * 0.99", "rows_per_second >= before * 0.9", "rows_per_second >= before"];
+        let few = judged(&SPEEDS[..4], &three);
+        assert!(few[2].message.ends_with("too few runs to show anything; 5 pairs are the fewest"), "{}", few[2].message);
+        assert_eq!(few[2].verdict, Verdict::Inconclusive, "of three gates four pairs could never show a miss");
     }
 
     #[test]

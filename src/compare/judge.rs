@@ -23,8 +23,10 @@ pub(crate) struct Question<'a> {
 pub(super) struct Sides {
     pub(super) change: Option<Change>,
     pub(super) p_value: Option<f64>,
-    /// Before correction for several questions.
+    /// At `alpha`.
     pub(super) detectable: Option<f64>,
+    /// The error that one of several questions may have, at worst.
+    pub(super) alpha: f64,
 }
 
 /// Every figure of both sides, each with its verdict.
@@ -32,7 +34,9 @@ pub(crate) fn compare(before: &[Report], after: &[Report], question: &Question<'
     let Some(first) = before.first().or(after.first()) else { return Vec::new() };
     let gated = |metric: Metric| question.gates.iter().any(|gate| gate.metric == metric);
     let figures = all(first.throughput.rate);
-    let found: Vec<_> = figures.iter().map(|figure| one(figure, before, after, question)).collect();
+    let asked = figures.iter().filter(|figure| gated(figure.metric)).count();
+    let questions = |figure: &Figure| if gated(figure.metric) { asked } else { 1 };
+    let found: Vec<_> = figures.iter().map(|figure| one(figure, before, after, question, questions(figure))).collect();
     let adjusted = adjusted(&figures, &found, gated);
     let mut compared = Vec::new();
     for ((figure, (values, sides)), p_adjusted) in figures.into_iter().zip(found).zip(adjusted) {
@@ -71,7 +75,7 @@ fn adjusted(figures: &[Figure], found: &[([Values; 2], Sides)], gated: impl Fn(M
     adjusted
 }
 
-fn one(figure: &Figure, before: &[Report], after: &[Report], question: &Question<'_>) -> ([Values; 2], Sides) {
+fn one(figure: &Figure, before: &[Report], after: &[Report], question: &Question<'_>, questions: usize) -> ([Values; 2], Sides) {
     let value = |report: &Report| {
         let value = figure.of(report).filter(|value| value.is_finite())?;
         if question.calibrated { figure.calibrated(value, report) } else { Some(value) }
@@ -83,7 +87,7 @@ fn one(figure: &Figure, before: &[Report], after: &[Report], question: &Question
         Values { median: median(&known), merged, runs }
     });
     let known = [0, 1].map(|side| values[side].runs.iter().flatten().copied().collect::<Vec<f64>>());
-    let mut found = sides(&known[0], &known[1]);
+    let mut found = sides(&known[0], &known[1], questions);
     if let ([before], [after], [_], [_]) = (before, after, &known[0][..], &known[1][..])
         && let Some(change) = found.change.as_mut().filter(|change| change.kind == ChangeKind::Ratio && !question.calibrated)
         && let Some((low, high)) = within::ratio(&figure.seconds(before), &figure.seconds(after), question.seed)
@@ -93,13 +97,14 @@ fn one(figure: &Figure, before: &[Report], after: &[Report], question: &Question
     (values, found)
 }
 
-/// Change, test and what could have been found, of the values of both sides.
-pub(super) fn sides(before: &[f64], after: &[f64]) -> Sides {
+/// Change, test and what could have been found, of the values of both sides; as one of so many `questions` that share an error.
+pub(super) fn sides(before: &[f64], after: &[f64], questions: usize) -> Sides {
+    let alpha = ALPHA / questions.max(1) as f64;
     let both = || before.iter().chain(after);
     let ratio = both().all(|value| *value > 0.0);
     let scaled = |values: &[f64]| values.iter().map(|value| if ratio { value.ln() } else { *value }).collect::<Vec<f64>>();
     let (before, after) = (scaled(before), scaled(after));
-    let detectable = stats::detectable(&before, &after, ALPHA).and_then(|shift| {
+    let detectable = stats::detectable(&before, &after, alpha).and_then(|shift| {
         let largest = median(&before)?.abs().max(median(&after)?.abs());
         if ratio {
             Some(shift.exp_m1())
@@ -119,7 +124,7 @@ pub(super) fn sides(before: &[f64], after: &[f64]) -> Sides {
             within_runs: false,
         }
     });
-    Sides { change, p_value: mann_whitney(&before, &after), detectable }
+    Sides { change, p_value: mann_whitney(&before, &after), detectable, alpha }
 }
 
 /// What follows, and why it is not more.
@@ -141,12 +146,9 @@ pub(super) fn finding(sides: &Sides, p_adjusted: Option<f64>, better: Better, de
             let [least, detect] = [least, detect].map(|share| share * 100.0);
             (Finding::TooNoisyToSay, Some(format!("only a change of {least:.0} % would have been found, asked for {detect:.0} %")))
         }
-        None if sides.p_value.is_some_and(|p| p >= 1.0) && change.low == change.high && change.low.is_some() => {
-            (Finding::NoDifferenceShown, None)
-        }
         None => (
             Finding::TooNoisyToSay,
-            Some(format!("so few runs show nothing, however great it is; {} pairs are the fewest", stats::fewest(ALPHA))),
+            Some(format!("so few runs show nothing, however great it is; {} pairs are the fewest", stats::fewest(sides.alpha))),
         ),
     }
 }
@@ -191,7 +193,8 @@ mod tests {
         let one = judged(&[100.0], &[50.0], &[]);
         assert_eq!((one.verdict, one.detectable), (Finding::TooNoisyToSay, None));
         assert_eq!(one.reason.as_deref(), Some("so few runs show nothing, however great it is; 4 pairs are the fewest"));
-        assert_eq!(one.change.map(|change| (change.estimate, change.low)), Some((0.5, None)));
+        let change = one.change.unwrap();
+        assert!((change.estimate - 0.5).abs() < 1e-9 && change.low.is_none(), "{change:?}");
         let constant = judged(&[100.0; 5], &[100.0; 5], &[]);
         assert_eq!((constant.verdict, constant.detectable), (Finding::NoDifferenceShown, Some(0.0)));
         let moved = judged(&[100.0; 5], &[110.0; 5], &["rows_per_second >= before"]);
@@ -202,12 +205,12 @@ mod tests {
 
     #[test]
     fn what_is_mostly_zero_is_compared_by_difference() {
-        let found = sides(&[0.0; 6], &[0.02, 0.03, 0.01, 0.02, 0.04, 0.025]);
+        let found = sides(&[0.0; 6], &[0.02, 0.03, 0.01, 0.02, 0.04, 0.025], 1);
         let change = found.change.unwrap();
         assert_eq!(change.kind, ChangeKind::Difference);
         assert!(change.low.unwrap() > 0.0 && found.p_value.unwrap() < 0.05);
         assert_eq!(finding(&found, found.p_value, Better::Lower, DETECT).0, Finding::Worse);
-        let none = sides(&[0.0; 6], &[0.0; 6]);
+        let none = sides(&[0.0; 6], &[0.0; 6], 1);
         assert_eq!(finding(&none, none.p_value, Better::Lower, DETECT).0, Finding::NoDifferenceShown);
     }
 

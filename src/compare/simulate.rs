@@ -63,7 +63,7 @@ pub fn throughput(pairs: usize, noise: Noise, ratio: f64, rounds: u32, seed: u64
             1000.0 * ratio * (drift + noise.runs * normal(&mut random)).exp() / slow
         };
         let (before, after): (Vec<f64>, Vec<f64>) = (0..pairs).map(|pair| (value(pair, 1.0), value(pair, ratio))).unzip();
-        let found = judge::sides(&before, &after);
+        let found = judge::sides(&before, &after, 1);
         let finding = judge::finding(&found, found.p_value, Better::Higher, judge::DETECT).0;
         tally.worse += u32::from(finding == Finding::Worse);
         tally.better += u32::from(finding == Finding::Better);

@@ -158,3 +158,86 @@ pub(super) fn exit_code(comparison: &Comparison) -> u8 {
         Verdict::Pass => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Rate, Throughput, sample};
+
+    fn run(speed: f64) -> Report {
+        Report { throughput: Throughput { rate: Rate::Rows(Some(speed)), valid: true }, ..sample::passed() }
+    }
+
+    fn done(before: &[f64], after: &[f64]) -> Done {
+        Done {
+            kind: Kind::Runs,
+            names: ["one | side".to_owned(), "<b>other".to_owned()],
+            reports: [before.iter().copied().map(run).collect(), after.iter().copied().map(run).collect()],
+            order: vec![0, 1, 1, 0],
+            pairs: before.len(),
+            interrupted: false,
+            notes: Vec::new(),
+            started_at: "2026-03-01T10:15:00Z".to_owned(),
+            seconds: 12.0,
+        }
+    }
+
+    fn asked(gates: &[&str]) -> Asked {
+        let gates = gates.iter().map(|gate| gate.parse().unwrap()).collect();
+        Asked { gates, detect: 0.1, reproduce: "batchsql compare one.yaml other.yaml --seed 42".to_owned(), seed: 42 }
+    }
+
+    const SPEEDS: [f64; 6] = [1000.0, 1010.0, 990.0, 1005.0, 995.0, 1002.0];
+
+    #[test]
+    fn a_comparison_reads_well_and_its_exit_code_follows() {
+        let faster = judge("id", done(&SPEEDS, &SPEEDS.map(|speed| speed * 1.5)), &asked(&["rows_per_second >= before * 1.2"]));
+        assert_eq!((exit_code(&faster), faster.verdict), (0, Verdict::Pass));
+        let text = versus::terminal(&faster, Path::new("reports/id"), false);
+        assert!(text.starts_with("\nbetter: rows_per_second\n"), "{text}");
+        let row = text.lines().find(|line| line.starts_with("  rows_per_second")).unwrap();
+        let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        assert_eq!(cells, ["rows_per_second", "1,001/s", "1,502/s", "+50 %", "+49 % to +52 %", "better", "±1.6 %"], "{text}");
+        let markdown = versus::markdown(&faster);
+        assert!(markdown.contains("Before: one \\| side. After: &lt;b>other."), "{markdown}");
+        assert!(markdown.contains("| rows_per_second | 1,001/s | 1,502/s | +50 % | +49 % to +52 % | **better** | ±1.6 % |"), "{markdown}");
+        assert!(
+            markdown.contains("| ✓ | rows_per_second >= before * 1.2 |") || markdown.contains("| ✓ | `rows_per_second >= before * 1.2` |")
+        );
+        let missed = judge("id", done(&SPEEDS, &SPEEDS.map(|speed| speed * 0.8)), &asked(&["rows_per_second >= before * 0.95"]));
+        assert_eq!(exit_code(&missed), 1);
+        let same = judge("id", done(&SPEEDS, &SPEEDS), &asked(&[]));
+        assert_eq!((exit_code(&same), versus::headline(&same).as_str()), (0, "no difference shown"));
+    }
+
+    #[test]
+    fn what_went_wrong_with_a_run_decides() {
+        let mut lost = done(&SPEEDS, &SPEEDS);
+        lost.reports[1][2].integrity = sample::violated().integrity;
+        let void = judge("id", lost, &asked(&["rows_per_second >= before"]));
+        assert_eq!((exit_code(&void), void.void, versus::headline(&void).split(':').next()), (4, true, Some("void")));
+        let mut unproven = done(&SPEEDS, &SPEEDS);
+        unproven.reports[0][0].integrity = crate::report::Integrity::inconclusive("verification was switched off".to_owned());
+        let found = judge("id", unproven, &asked(&[]));
+        assert_eq!(exit_code(&found), 3);
+        assert!(found.reasons[0].contains("proves nothing (verification was switched off)"), "{:?}", found.reasons);
+        let stopped = judge("id", Done { interrupted: true, ..done(&SPEEDS, &SPEEDS) }, &asked(&[]));
+        assert_eq!(exit_code(&stopped), 130);
+        let nothing = judge("id", done(&[], &[]), &asked(&[]));
+        assert_eq!(versus::headline(&nothing), "no data on either side");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("comparison.md")).unwrap();
+        let comparison = judge("id", done(&SPEEDS, &SPEEDS), &asked(&[]));
+        let error = format!("{:#}", write(folder.path(), &comparison).unwrap_err());
+        assert!(error.contains("comparison.md") && error.contains("free space there"), "{error}");
+        let written = std::fs::read_to_string(folder.path().join("comparison.json")).unwrap();
+        let read: Comparison = serde_json::from_str(&written).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), serde_json::to_value(comparison).unwrap(), "what was written before stays whole");
+        let file = folder.path().join("comparison.json");
+        assert!(format!("{:#}", make_folder(&file, "x").unwrap_err()).contains("--report-dir"));
+    }
+}

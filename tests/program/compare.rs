@@ -58,7 +58,9 @@ fn a_planted_slowdown_is_worse_and_misses_its_gate() {
     let arguments = [&scenario, "--before", "load.think_time=8ms", "--after", "load.think_time=12ms", "--pairs", "4", "--gate", gate];
     let ended = compare(&place, &arguments);
     assert_eq!(ended.code(), Some(1), "{}{}", ended.stdout, ended.stderr);
-    for words in ["worse: rows_per_second", "✗ rows_per_second >= before * 0.95", "the miss is shown", "comparison.json, comparison.md", "indicator"] {
+    for words in
+        ["worse: rows_per_second", "✗ rows_per_second >= before * 0.95", "the miss is shown", "comparison.json, comparison.md", "indicator"]
+    {
         assert!(ended.stdout.contains(words), "{words:?} is missing in:\n{}", ended.stdout);
     }
     for words in ["pair 1 of 4: ", "run 8 of 8", " left", "(paced (load.think_time=12ms))"] {
@@ -146,7 +148,8 @@ fn what_cannot_be_compared_is_refused_before_anything_runs() {
     compare(&place, &[&good, &bad]).refused(&["bad.yaml"]);
     compare(&place, &[&good, &good, "--aa"]).refused(&["--aa runs one scenario against itself"]);
     compare(&place, &[&good, &good, &good]).refused(&["3 scenarios were named"]);
-    compare(&place, &[&good, "--after", "load.vus=3", "--gate", "response.p99 < 5ms"]).refused(&["--gate `response.p99 < 5ms`", "before * 1.10"]);
+    compare(&place, &[&good, "--after", "load.vus=3", "--gate", "response.p99 < 5ms"])
+        .refused(&["--gate `response.p99 < 5ms`", "before * 1.10"]);
     compare(&place, &[&good, "--after", "load.vus=3", "--gate", "time_to_first_token.p50 <= before"]).refused(&["is not compared here"]);
     compare(&place, &[&good, "--after", "load.vus=3", "--gate", "response.p99 <= before +1"]).refused(&["is no limit"]);
     compare(&place, &[&good, "report.json"]).refused(&["a saved report is compared with a saved report"]);
