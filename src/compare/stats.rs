@@ -63,8 +63,8 @@ pub(crate) fn mann_whitney(before: &[f64], after: &[f64]) -> Option<f64> {
     Some((far / ways.iter().sum::<f64>()).min(1.0))
 }
 
-/// How many of the differences of all pairs lie outside an interval at either end, for a two-sided error of at most `alpha`, and the
-/// error that this really is. `None` where so few values can show nothing.
+/// How many of the smallest values of the statistic (from 0) are refused at a two-sided error of at most `alpha`, and the error that this
+/// really is. `None` where so few values can show nothing.
 fn critical(before: usize, after: usize, alpha: f64) -> Option<(usize, f64)> {
     let ranks: Vec<usize> = (1..=before + after).collect();
     let ways = sums(&ranks, before);
@@ -99,7 +99,8 @@ pub(crate) fn shift(before: &[f64], after: &[f64], alpha: f64) -> Option<Shift> 
     differences.sort_by(f64::total_cmp);
     let estimate = median(&differences)?;
     let interval = critical(before.len(), after.len(), alpha);
-    let interval = interval.map(|(outside, _)| (differences[outside], differences[differences.len() - 1 - outside]));
+    // With as many differences at or below it, a shift is no longer refused.
+    let interval = interval.map(|(refused, _)| (differences[refused - 1], differences[differences.len() - refused]));
     Some(Shift { estimate, interval })
 }
 
@@ -213,6 +214,16 @@ mod tests {
             assert!(close(shift.estimate, moved) && low <= moved && moved <= high, "{shift:?}");
             assert_eq!(low > 0.0, mann_whitney(&before, &after).unwrap() <= 0.05, "{moved}: {low}");
         }
+        // A hundred samples of no pattern: the interval leaves nought out exactly where the test refuses it.
+        for seed in 0..100_u64 {
+            let value = |place: u64| ((seed * 97 + place * 31) * 7919 % 10_007) as f64;
+            let before: Vec<f64> = (0..7).map(value).collect();
+            let after: Vec<f64> = (7..15).map(|place| value(place) + seed as f64 * 60.0).collect();
+            let (low, high) = shift(&before, &after, 0.05).unwrap().interval.unwrap();
+            assert_eq!(low > 0.0 || high < 0.0, mann_whitney(&before, &after).unwrap() <= 0.05, "{before:?} {after:?}");
+        }
+        let four = shift(&[1.0, 2.0, 3.0, 4.0], &[11.0, 12.0, 13.0, 14.0], 0.05).unwrap();
+        assert_eq!(four.interval, Some((7.0, 13.0)), "of four and four only the extremes are sure enough");
         assert_eq!(shift(&[1.0], &[2.0], 0.05), Some(Shift { estimate: 1.0, interval: None }));
         assert_eq!(shift(&[4.0; 6], &[4.0; 6], 0.05).unwrap().interval, Some((0.0, 0.0)), "no variance, no width");
         assert_eq!(shift(&[], &[2.0], 0.05), None);
