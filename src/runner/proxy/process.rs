@@ -96,8 +96,8 @@ impl Process {
         }
         let after = environment::children();
         // The largest child of all is the gateway, unless a larger one was there before.
-        (after.rss_bytes_max > self.before.rss_bytes_max)
-            .then(|| Resources { cpu_seconds: after.cpu_seconds - self.before.cpu_seconds, ..after })
+        let used = Resources { cpu_seconds: after.cpu_seconds - self.before.cpu_seconds, ..after };
+        (after.rss_bytes_max > self.before.rss_bytes_max).then_some(used)
     }
 }
 
