@@ -187,6 +187,7 @@ fn explanations(comparison: &Comparison) -> Vec<String> {
 }
 
 fn row(metric: &MetricComparison) -> [String; 7] {
+    // A percentile of all runs' histograms, where there is one.
     let value = |values: &Values| values.merged.or(values.median).map_or_else(|| NONE.to_owned(), |value| shown(metric.unit, value));
     let (change, interval) = metric.change.map_or_else(|| (NONE.to_owned(), NONE.to_owned()), |change| changed(metric.unit, &change));
     let found = metric.detectable.map_or_else(|| NONE.to_owned(), |share| format!("±{}", percent(share)));

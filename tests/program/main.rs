@@ -5,6 +5,7 @@ mod cli;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
+mod costs;
 mod database;
 mod gone;
 mod integrity;
