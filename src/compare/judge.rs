@@ -140,6 +140,12 @@ pub(super) fn finding(sides: &Sides, p_adjusted: Option<f64>, better: Better, de
             (Better::Higher, false) | (Better::Lower, true) => (Finding::Worse, None),
         };
     }
+    if let Some(alone) = sides.p_value.filter(|alone| *alone <= ALPHA && change.estimate != neutral) {
+        let why = format!(
+            "it differs by itself (p {alone:.4}), but not among all that is looked at (corrected {p:.3}); run more pairs, or put a gate on it"
+        );
+        return (Finding::TooNoisyToSay, Some(why));
+    }
     match sides.detectable {
         Some(least) if least <= detect => (Finding::NoDifferenceShown, None),
         Some(least) => {
@@ -210,6 +216,9 @@ mod tests {
         assert_eq!(change.kind, ChangeKind::Difference);
         assert!(change.low.unwrap() > 0.0 && found.p_value.unwrap() < 0.05);
         assert_eq!(finding(&found, found.p_value, Better::Lower, DETECT).0, Finding::Worse);
+        let (verdict, why) = finding(&found, Some(0.2), Better::Lower, DETECT);
+        assert_eq!(verdict, Finding::TooNoisyToSay);
+        assert!(why.unwrap().starts_with("it differs by itself (p 0.0022), but not among all that is looked at (corrected 0.200)"));
         let none = sides(&[0.0; 6], &[0.0; 6], 1);
         assert_eq!(finding(&none, none.p_value, Better::Lower, DETECT).0, Finding::NoDifferenceShown);
     }

@@ -182,6 +182,18 @@ fn explanations(comparison: &Comparison) -> Vec<String> {
     if let Some(reason) = reasons.first() {
         said.push((*reason).clone());
     }
+    let alone: Vec<&str> = comparison
+        .metrics
+        .iter()
+        .filter(|metric| metric.reason.as_ref().is_some_and(|reason| reason.starts_with("it differs by itself")))
+        .map(|metric| metric.metric.as_str())
+        .collect();
+    if !alone.is_empty() {
+        said.push(format!(
+            "{}: differs by itself, but not among all figures looked at together; run more pairs, or put a gate on it",
+            alone.join(", ")
+        ));
+    }
     said.extend(comparison.notes.iter().map(|note| format!("note: {note}")));
     said
 }
