@@ -264,8 +264,9 @@ mod tests {
     fn every_file_of_the_scenario_set_is_valid_under_the_schema_and_loads() {
         let schema = schema::json_schema();
         let mut names = Vec::new();
-        for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios")).unwrap() {
-            let path = file.unwrap().path();
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        let files = [folder.join("compare"), folder].into_iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+        for path in files.map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
             let text = std::fs::read_to_string(&path).unwrap();
             let mut tree = tree::parse(&text).0.unwrap();
             assert_eq!(interpolate::interpolate(&mut tree, &|_| None).refusals, []);
@@ -274,7 +275,10 @@ mod tests {
             let loaded = load(&path, Changes::default(), &|_| None).map_err(|p| p.to_string()).unwrap();
             assert_eq!(loaded.scenario.name, path.file_stem().unwrap().to_str().unwrap());
             assert!(
-                text.starts_with("# For ") && text.contains(&format!("batchsql run scenarios/{}.yaml", loaded.scenario.name)),
+                text.starts_with("# For ")
+                    && ["batchsql run scenarios/", "batchsql compare scenarios/compare/", ".yaml scenarios/compare/"]
+                        .iter()
+                        .any(|command| text.contains(&format!("{command}{}.yaml", loaded.scenario.name))),
                 "{path:?}"
             );
             // What reports keep is a valid scenario again.
