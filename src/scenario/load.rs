@@ -267,7 +267,9 @@ mod tests {
         let mut names = Vec::new();
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
         let read = |folder: std::path::PathBuf| std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
-        for path in ["", "compose", "containers"].into_iter().flat_map(|part| read(folder.join(part))).filter(|path| path.is_file()) {
+        for path in
+            ["", "compare", "compose", "containers"].into_iter().flat_map(|part| read(folder.join(part))).filter(|path| path.is_file())
+        {
             let text = std::fs::read_to_string(&path).unwrap();
             let mut tree = tree::parse(&text).0.unwrap();
             assert_eq!(interpolate::interpolate(&mut tree, &|_| None).refusals, []);
@@ -281,7 +283,10 @@ mod tests {
             let program = if of_compose { "--rm --use-aliases harness run" } else { "batchsql run" };
             assert!(
                 text.starts_with("# For ")
-                    && text.contains(&format!("{program} {}", path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display())),
+                    && [format!("{program} {}", path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display())]
+                        .into_iter()
+                        .chain([format!("batchsql compare scenarios/compare/{name}.yaml"), format!(".yaml scenarios/compare/{name}.yaml")])
+                        .any(|command| text.contains(&command)),
                 "{path:?}"
             );
             // What reports keep is a valid scenario again.
