@@ -261,7 +261,7 @@ def annotation(name, color, expr, title, tags):
 
 def annotations(which):
     return [
-        annotation("阶段 / Phases", "blue", f"batchsql_run_phase{{{which}}} == 1", "{{test_name}}: {{phase}}", "database,phase"),
+        annotation("阶段 / Phases", "blue", f"max_over_time(batchsql_run_phase{{{which}}}[15s]) == 1", "{{test_name}}: {{phase}}", "database,phase"),
         annotation(
             "判定 / Verdicts",
             "purple",

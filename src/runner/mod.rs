@@ -188,9 +188,6 @@ pub async fn run(scenario: Scenario, mut options: Options) -> anyhow::Result<Rep
 async fn run_on(id: &str, scenario: Scenario, options: Options, container: Option<&Container>) -> anyhow::Result<Report> {
     let began = Instant::now();
     let (run, mut drive) = begin(id, scenario, options, container).await?;
-    if let Some(exports) = &run.options.exports {
-        exports.push_metrics(); // every counter at zero before it grows, or rate() does not see it grow
-    }
     run.stage.enter(if run.scenario.load.warmup.0.is_zero() { "main" } else { "warmup" });
     let before = environment::resources();
     let monitor = Monitor::start(&run, drive.gauges());
@@ -266,7 +263,7 @@ impl Run {
             schedule: Schedule::new(&scenario.load),
             container: None,
             started_at: jiff::Timestamp::now().to_string(),
-            stage: Arc::new(Stage::new(reporter.clone())),
+            stage: Arc::new(Stage::new(reporter.clone(), options.exports.clone())),
             stop: options.stop.child_token(),
             calibration,
             epoch,

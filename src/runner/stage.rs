@@ -7,18 +7,21 @@ use serde_json::json;
 use crate::metrics::{PHASES, PrometheusMetricsReporter};
 use crate::report::{Report, Verdict};
 use crate::scenario::Scenario;
+use crate::telemetry::exports::Exports;
 use crate::telemetry::log::{self, Level};
 
 /// The phase of a run: it only goes forward, whoever says so first.
 pub(crate) struct Stage {
     reporter: Option<PrometheusMetricsReporter>,
+    /// Sees every phase, however short, and the counters at zero before the first.
+    exports: Option<Exports>,
     /// Position in [`PHASES`].
     now: Mutex<Option<usize>>,
 }
 
 impl Stage {
-    pub(crate) fn new(reporter: Option<PrometheusMetricsReporter>) -> Self {
-        Self { reporter, now: Mutex::new(None) }
+    pub(crate) fn new(reporter: Option<PrometheusMetricsReporter>, exports: Option<Exports>) -> Self {
+        Self { reporter, exports, now: Mutex::new(None) }
     }
 
     /// The phase of this name begins, and the one before has ended.
@@ -32,6 +35,9 @@ impl Stage {
         *now = position;
         if let Some(reporter) = &self.reporter {
             reporter.phase(Some(phase));
+        }
+        if let Some(exports) = &self.exports {
+            exports.push_metrics();
         }
         log::in_phase(Some(phase));
         log::event(Level::Info, &format!("phase {phase} begins"), json!({"event": "phase_start"}));
