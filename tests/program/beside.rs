@@ -134,7 +134,7 @@ fn a_profile_is_taken_while_a_run_goes_on() {
         it.said().split_once("profiles are on http://")?.1.split_once("/debug/pprof/\n")?.0.parse::<SocketAddr>().ok()
     });
     running.until_ledger_has(10_000);
-    let profile = get_bytes(address, "/debug/pprof/profile?seconds=1");
+    let profile = get_bytes(address, "/debug/pprof/profile?seconds=3");
     assert!(samples(&profile) > 5, "a harness that works is seen working");
     running.signal(Signal::SIGINT);
     running.end().json(130);
