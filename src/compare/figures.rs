@@ -42,6 +42,20 @@ pub(crate) fn all(rate: Rate) -> Vec<Figure> {
     figures
 }
 
+/// The distribution over all runs of a side; `None` where a run has none that can be read.
+pub(crate) fn merged(clock: Clock, reports: &[Report]) -> Option<Latency> {
+    let mut all = Latency::default();
+    for report in reports {
+        let text = match clock {
+            Clock::Response => &report.histograms.response,
+            Clock::Service => &report.histograms.service,
+            _ => &report.http.as_ref()?.time_to_first_token_histogram,
+        };
+        all.merge(&Latency::decode(text).ok()?);
+    }
+    Some(all)
+}
+
 impl Figure {
     /// The value of one run.
     pub(crate) fn of(&self, report: &Report) -> Option<f64> {
@@ -85,15 +99,7 @@ impl Figure {
         let Metric::Latency(clock, point) = self.metric else { return None };
         // If one run has answers enough for this percentile, all together have.
         reports.iter().find_map(|report| self.of(report))?;
-        let mut all = Latency::default();
-        for report in reports {
-            let text = match clock {
-                Clock::Response => &report.histograms.response,
-                Clock::Service => &report.histograms.service,
-                _ => &report.http.as_ref()?.time_to_first_token_histogram,
-            };
-            all.merge(&Latency::decode(text).ok()?);
-        }
+        let all = merged(clock, reports)?;
         let quantile = match point {
             Point::P50 => 0.5,
             Point::P95 => 0.95,

@@ -8,9 +8,9 @@ use super::format::{NONE, bytes, count, millis, plain, rate, seconds};
 use crate::compare::{Change, ChangeKind, Comparison, FigureUnit, Finding, Kind, MetricComparison, Values};
 
 /// The files of a comparison, beside the folders of its runs.
-pub const FILES: [&str; 2] = ["comparison.json", "comparison.md"];
+pub const FILES: [&str; 3] = ["comparison.json", "comparison.md", "comparison.html"];
 
-const HEADS: [&str; 7] = ["indicator", "before", "after", "change", "95 % interval", "verdict", "could find"];
+pub(super) const HEADS: [&str; 7] = ["indicator", "before", "after", "change", "95 % interval", "verdict", "could find"];
 
 /// What was found, in one sentence.
 #[must_use]
@@ -143,7 +143,7 @@ pub fn markdown(comparison: &Comparison) -> String {
 }
 
 /// What the numbers rest on.
-fn basis(comparison: &Comparison) -> String {
+pub(super) fn basis(comparison: &Comparison) -> String {
     let runs = [comparison.before.runs.len(), comparison.after.runs.len()];
     let took = seconds(comparison.duration_seconds);
     match comparison.kind {
@@ -160,7 +160,7 @@ fn basis(comparison: &Comparison) -> String {
     }
 }
 
-fn explanations(comparison: &Comparison) -> Vec<String> {
+pub(super) fn explanations(comparison: &Comparison) -> Vec<String> {
     let mut said = Vec::new();
     let any = |wanted: &dyn Fn(&MetricComparison) -> bool| comparison.metrics.iter().any(wanted);
     if comparison.kind == Kind::SameTwice {
@@ -198,7 +198,7 @@ fn explanations(comparison: &Comparison) -> Vec<String> {
     said
 }
 
-fn row(metric: &MetricComparison) -> [String; 7] {
+pub(super) fn row(metric: &MetricComparison) -> [String; 7] {
     // A percentile of all runs' histograms, where there is one.
     let value = |values: &Values| values.merged.or(values.median).map_or_else(|| NONE.to_owned(), |value| shown(metric.unit, value));
     let (change, interval) = metric.change.map_or_else(|| (NONE.to_owned(), NONE.to_owned()), |change| changed(metric.unit, &change));
@@ -218,7 +218,7 @@ fn shown(unit: FigureUnit, value: f64) -> String {
 }
 
 /// The change and its interval.
-fn changed(unit: FigureUnit, change: &Change) -> (String, String) {
+pub(super) fn changed(unit: FigureUnit, change: &Change) -> (String, String) {
     let one = |value: f64| match change.kind {
         // Beyond three times, factors are read more easily than percentages.
         ChangeKind::Ratio if value >= 3.0 => format!("×{}", if value < 99.5 { format!("{value:.1}") } else { count(value.round() as u64) }),
