@@ -10,10 +10,8 @@ use crate::gate::Clock;
 use crate::report::format::{NONE, bytes, plain, seconds};
 use crate::report::{Environment, IntegrityVerdict, Report, Verdict, versus, words};
 
-/// The widest range of ratios that is drawn; what lies beyond stands at the edge.
-const WIDEST: f64 = 4.0;
-/// The ranges there are, each from its inverse to itself.
-const RANGES: [f64; 5] = [1.05, 1.1, 1.25, 1.5, 2.0];
+/// The ranges of ratios there are, each from its inverse to itself; what lies beyond the last stands at the edge.
+const RANGES: [f64; 8] = [1.05, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0, 30.0];
 /// Half the width of the plot of one figure, in its own units.
 const HALF: f64 = 500.0;
 
@@ -29,7 +27,7 @@ pub fn text(comparison: &Comparison, reports: &[Vec<Report>; 2], differences: &[
             h1 { (names[0]) " → " (names[1]) }
             p.headline { (plain(&versus::headline(comparison))) "." }
             @if !comparison.reasons.is_empty() { ul { @for reason in &comparison.reasons { li { (plain(reason)) } } } }
-            p.when { time datetime=(comparison.started_at) { (comparison.started_at) } " · " (seconds(comparison.duration_seconds)) " · " code { (comparison.comparison_id) } }
+            p.when { time datetime=(comparison.started_at) { (words::when(&comparison.started_at)) } " · " (seconds(comparison.duration_seconds)) " · " code { (comparison.comparison_id) } }
         }
         main {
             section { h2 { "Every figure" } p { (versus::basis(comparison)) } (table(comparison)) @for sentence in versus::explanations(comparison) { p { small { (plain(&sentence)) } } } }
@@ -87,7 +85,7 @@ fn table(comparison: &Comparison) -> Markup {
                     ("change", metric.change.map(|change| change.estimate), change),
                 ];
                 tr class=(finding(metric.verdict)) {
-                    th scope="row" { (name) }
+                    th scope="row" { (breakable(&name)) }
                     @for (of, value, shown) in exact { td { data id={ (name) "." (of) } value=[value] { (shown) } } }
                     td { (interval) }
                     td.finding { (verdict) @if let Some(reason) = &metric.reason { small { (plain(reason)) } } }
@@ -96,6 +94,11 @@ fn table(comparison: &Comparison) -> Markup {
             } }
         } }
     }
+}
+
+/// A name that may go on in the next line after each of its words.
+fn breakable(name: &str) -> Markup {
+    html! { @for word in name.split_inclusive(['_', '.']) { (word) wbr; } }
 }
 
 fn finding(finding: Finding) -> &'static str {
@@ -123,17 +126,19 @@ fn pairs(comparison: &Comparison) -> Markup {
     let far = |ratio: f64| ratio.ln().abs();
     let ends = drawn.iter().flat_map(|(_, change, _)| [change.low, change.high, Some(change.estimate)]);
     let most = drawn.iter().flat_map(|(_, _, ratios)| ratios).copied().chain(ends).flatten().map(far).fold(0.0, f64::max);
-    let range = RANGES.into_iter().find(|range| far(*range) >= most).unwrap_or(WIDEST);
+    let range = RANGES.into_iter().find(|range| far(*range) >= most).unwrap_or(RANGES[RANGES.len() - 1]);
     let at = |ratio: f64| HALF + HALF * 0.98 * (ratio.ln() / range.ln()).clamp(-1.0, 1.0);
     let number = |ratio: Option<f64>| ratio.map_or_else(|| NONE.to_owned(), |ratio| format!("{ratio:.3}"));
     html! {
         @if !drawn.is_empty() { section {
             h2 { "Pair by pair" }
             figure id="pairs" {
-                figcaption { "After divided by before, from ÷" (range) " on the left to ×" (range) " on the right: a thin line a pair, a thick one the estimate, its 95 % interval behind them. The dotted line is no change; what lies beyond is drawn at the edge." }
-                div.forest { @for (metric, change, ratios) in &drawn {
+                figcaption { "After divided by before: a thin line a pair, a thick one the estimate, its 95 % interval behind them. The dotted line is no change; what lies beyond is drawn at the edge." }
+                div.forest {
+                    div.scale { span { "÷" (range) } span { "the same" } span { "×" (range) } }
+                    @for (metric, change, ratios) in &drawn {
                     @let (shown, interval) = versus::changed(metric.unit, change);
-                    div.label { (metric.metric) }
+                    div.label { (breakable(&metric.metric)) }
                     svg class=(finding(metric.verdict)) viewBox="0 0 1000 24" preserveAspectRatio="none" role="img" aria-label={ (metric.metric) ": " (shown) ", interval " (interval) ", " (metric.verdict.words()) } {
                         line.same x1=(HALF) x2=(HALF) y1="0" y2="24" {}
                         @if let Some((low, high)) = change.low.zip(change.high) {
@@ -190,7 +195,7 @@ fn sides(reports: &[Vec<Report>; 2], differences: &[String]) -> Markup {
                 p { "What differs:" }
                 ul { @for difference in differences { li { (plain(difference)) } } }
             }
-            div.wide tabindex="0" role="region" aria-label="Both sides" { table {
+            div.wide tabindex="0" role="region" aria-label="Both sides" { table.sides {
                 thead { tr { @for head in ["", "before", "after"] { th scope="col" { (head) } } } }
                 tbody { @for name in names {
                     @let [before, after] = [0, 1].map(|side| value(side, name));

@@ -23,7 +23,7 @@ pub fn text(report: &Report) -> String {
             h1 { (name) }
             p.headline { (words::headline(report)) "." }
             @if !report.reasons.is_empty() { ul { @for reason in &report.reasons { li { (plain(reason)) } } } }
-            p.when { time datetime=(report.started_at) { (report.started_at) } " · " (seconds(report.duration_seconds)) " · " code { (report.run_id) } }
+            p.when { time datetime=(report.started_at) { (words::when(&report.started_at)) } " · " (seconds(report.duration_seconds)) " · " code { (report.run_id) } }
         }
         main {
             (tiles(report))
@@ -134,7 +134,7 @@ pub(super) fn gates(gates: &[GateResult]) -> Markup {
                 thead { tr { @for head in ["", "Gate", "Found"] { th scope="col" { (head) } } } }
                 tbody { @for gate in gates { tr class=(class(gate.verdict)) {
                     td { span.mark { (mark(gate.verdict)) } " " (words::verdict(gate.verdict)) }
-                    td { code { (plain(&gate.gate)) } @if gate.implicit { small { " always asked" } } }
+                    td { code { (plain(&gate.gate)) } @if gate.implicit { " " small { "always asked" } } }
                     td { (plain(&gate.message)) }
                 } } }
             } }
