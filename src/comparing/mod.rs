@@ -164,6 +164,13 @@ pub(super) fn exit_code(comparison: &Comparison) -> u8 {
     }
 }
 
+/// Six pairs, the second side so many times as fast.
+#[cfg(test)]
+pub(crate) fn sample(factor: f64, gates: &[&str]) -> (Comparison, [Vec<Report>; 2]) {
+    let done = tests::done(&tests::SPEEDS, &tests::SPEEDS.map(|speed| speed * factor));
+    (judge("id", &done, &tests::asked(gates)), done.reports)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,12 +180,12 @@ mod tests {
         Report { throughput: Throughput { rate: Rate::Rows(Some(speed)), valid: true }, ..sample::passed() }
     }
 
-    fn done(before: &[f64], after: &[f64]) -> Done {
+    pub(super) fn done(before: &[f64], after: &[f64]) -> Done {
         Done {
             kind: Kind::Runs,
             names: ["one | side".to_owned(), "<b>other".to_owned()],
             reports: [before.iter().copied().map(run).collect(), after.iter().copied().map(run).collect()],
-            order: vec![0, 1, 1, 0],
+            order: [0, 1, 1, 0].into_iter().cycle().take(before.len() + after.len()).collect(),
             pairs: before.len(),
             interrupted: false,
             notes: Vec::new(),
@@ -187,12 +194,12 @@ mod tests {
         }
     }
 
-    fn asked(gates: &[&str]) -> Asked {
+    pub(super) fn asked(gates: &[&str]) -> Asked {
         let gates = gates.iter().map(|gate| gate.parse().unwrap()).collect();
         Asked { gates, detect: 0.1, reproduce: "batchsql compare one.yaml other.yaml --seed 42".to_owned(), seed: 42 }
     }
 
-    const SPEEDS: [f64; 6] = [1000.0, 1010.0, 990.0, 1005.0, 995.0, 1002.0];
+    pub(super) const SPEEDS: [f64; 6] = [1000.0, 1010.0, 990.0, 1005.0, 995.0, 1002.0];
 
     #[test]
     fn a_comparison_reads_well_and_its_exit_code_follows() {

@@ -20,10 +20,10 @@ const HALF: f64 = 500.0;
 pub fn text(comparison: &Comparison, reports: &[Vec<Report>; 2], differences: &[String]) -> String {
     let charts = charts(reports);
     let names = [&comparison.before, &comparison.after].map(|side| plain(&side.name));
-    let (kind, said) = verdict(comparison);
+    let (colors, sign, said) = verdict(comparison);
     let body = html! {
-        header class=(kind) {
-            p.verdict { span.mark aria-hidden="true" { (sign(kind)) } " " (said) }
+        header class=(colors) {
+            p.verdict { span.mark aria-hidden="true" { (sign) } " " (said) }
             h1 { (names[0]) " → " (names[1]) }
             p.headline { (plain(&versus::headline(comparison))) "." }
             @if !comparison.reasons.is_empty() { ul { @for reason in &comparison.reasons { li { (plain(reason)) } } } }
@@ -42,32 +42,23 @@ pub fn text(comparison: &Comparison, reports: &[Vec<Report>; 2], differences: &[
     document(&format!("{said}: {} → {}", names[0], names[1]), &body, &charts)
 }
 
-/// How it ended: the class of its colours, and the words that come before all others. Without gates what was found decides.
-fn verdict(comparison: &Comparison) -> (&'static str, &'static str) {
+/// How it ended: the class of its colours, a sign, and the words that come before all others. Without gates what was found decides.
+fn verdict(comparison: &Comparison) -> (&'static str, char, &'static str) {
     let any = |wanted: Finding| comparison.metrics.iter().any(|metric| metric.verdict == wanted);
     match comparison.verdict {
-        _ if comparison.void => ("fail", "Void"),
-        Verdict::Fail => ("fail", "A gate was missed"),
-        Verdict::Inconclusive => ("inconclusive", "Inconclusive"),
-        Verdict::Pass if !comparison.gates.is_empty() => ("pass", "Every gate was met"),
+        _ if comparison.void => ("fail", '✗', "Void"),
+        Verdict::Fail => ("fail", '✗', "A gate was missed"),
+        Verdict::Inconclusive => ("inconclusive", '?', "Inconclusive"),
+        Verdict::Pass if !comparison.gates.is_empty() => ("pass", '✓', "Every gate was met"),
+        Verdict::Pass if comparison.kind == Kind::SameTwice => ("same", '≈', "The noise of one side"),
         Verdict::Pass => match (any(Finding::Worse), any(Finding::Better)) {
-            _ if comparison.kind == Kind::SameTwice => ("same", "The noise of one side"),
-            (true, true) => ("inconclusive", "Better and worse"),
-            (true, false) => ("fail", "Worse"),
-            (false, true) => ("pass", "Better"),
-            (false, false) if any(Finding::Different) => ("same", "Different"),
-            (false, false) if any(Finding::NoDifferenceShown) => ("same", "No difference shown"),
-            (false, false) => ("inconclusive", "Too noisy to say"),
+            (true, true) => ("inconclusive", '±', "Better and worse"),
+            (true, false) => ("fail", '−', "Worse"),
+            (false, true) => ("pass", '+', "Better"),
+            (false, false) if any(Finding::Different) => ("same", '≠', "Different"),
+            (false, false) if any(Finding::NoDifferenceShown) => ("same", '=', "No difference shown"),
+            (false, false) => ("inconclusive", '?', "Too noisy to say"),
         },
-    }
-}
-
-fn sign(kind: &str) -> char {
-    match kind {
-        "pass" => '✓',
-        "fail" => '✗',
-        "same" => '=',
-        _ => '?',
     }
 }
 
@@ -244,11 +235,87 @@ fn runs(comparison: &Comparison) -> Markup {
                 thead { tr { @for head in ["Side", "Run", "By its own gates", "Integrity"] { th scope="col" { (head) } } } }
                 tbody { @for (side, run) in ran { tr class=(class(run.verdict)) {
                     td { (side) }
-                    td { @if here { a href={ (run.run_id) "/report.html" } { (run.run_id) } } @else { (plain(&run.run_id)) } }
+                    td { @if here { a href={ (plain(&run.run_id)) "/report.html" } { (plain(&run.run_id)) } } @else { (plain(&run.run_id)) } }
                     td { span.mark { (mark(run.verdict)) } " " (words::verdict(run.verdict)) }
                     td { (integrity(run.integrity)) }
                 } } }
             } }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comparing::sample;
+    use crate::report::sample as runs;
+
+    #[test]
+    fn the_first_words_are_those_of_the_gates_and_without_gates_of_what_was_found() {
+        let first = |factor: f64, gates: &[&str]| verdict(&sample(factor, gates).0);
+        assert_eq!(first(1.5, &[]), ("pass", '+', "Better"));
+        assert_eq!(first(0.8, &[]), ("fail", '−', "Worse"));
+        assert_eq!(first(1.0, &[]), ("same", '=', "No difference shown"));
+        assert_eq!(first(1.5, &["rows_per_second >= before"]), ("pass", '✓', "Every gate was met"));
+        assert_eq!(first(0.8, &["rows_per_second >= before"]), ("fail", '✗', "A gate was missed"));
+        assert_eq!(first(0.8, &["wal_bytes <= before"]), ("inconclusive", '?', "Inconclusive"));
+        let (mut lost, _) = sample(1.5, &[]);
+        (lost.void, lost.verdict) = (true, Verdict::Fail);
+        assert_eq!(verdict(&lost), ("fail", '✗', "Void"));
+    }
+
+    #[test]
+    fn every_pair_is_drawn_and_numbers_are_those_of_the_comparison() {
+        let (comparison, reports) = sample(1.5, &["rows_per_second >= before"]);
+        let page = text(&comparison, &reports, &["seed: 1 before, 2 after".to_owned()]);
+        let speed = &comparison.metrics[0];
+        let estimate = speed.change.unwrap().estimate;
+        for exact in [speed.before.median.unwrap(), speed.after.median.unwrap(), estimate, speed.detectable.unwrap()] {
+            assert!(page.contains(&format!("value=\"{exact}\"")), "{exact}");
+        }
+        let drawn = comparison.metrics.iter().filter(|metric| metric.change.is_some_and(|change| change.kind == ChangeKind::Ratio));
+        let pairs: usize = drawn.map(|metric| ratios(metric).iter().flatten().count()).sum();
+        assert!(pairs >= 6 && page.matches("<line class=\"pair\"").count() == pairs, "{pairs}");
+        assert!(page.contains("<li>seed: 1 before, 2 after</li>") && page.contains("batchsql compare one.yaml other.yaml --seed 42"));
+        let at = |words: &str| page.find(words).unwrap_or_else(|| panic!("{words} is missing"));
+        assert!(at("Every gate was met</p>") < at("Every figure") && at("Every figure") < at("Pair by pair"));
+        assert_eq!(page.matches("/report.html\">").count(), 12, "every run has its own page");
+    }
+
+    #[test]
+    fn both_distributions_are_merged_and_an_empty_side_has_none() {
+        let (_, mut reports) = sample(1.0, &[]);
+        assert!(charts(&reports).is_empty(), "runs without histograms have no distribution");
+        for (side, slowest) in [(0, 1_000), (1, 2_000)] {
+            for run in &mut reports[side] {
+                let mut latency = crate::recorder::Latency::default();
+                (1..=slowest).for_each(|ms| latency.record(std::time::Duration::from_millis(ms)));
+                run.histograms.response = latency.encode();
+            }
+        }
+        let [chart] = &charts(&reports)[..] else { panic!("one chart") };
+        let median = chart.x.iter().position(|q| (*q - 0.5).abs() < 1e-9).expect("the median");
+        let medians: Vec<f64> = chart.lines.iter().map(|line| line.values[median].unwrap()).collect();
+        assert!((medians[0] / 500.0 - 1.0).abs() < 0.01 && (medians[1] / 1_000.0 - 1.0).abs() < 0.01, "{medians:?}");
+        let (nothing, _) = sample(1.0, &[]);
+        assert!(text(&nothing, &Default::default(), &[]).contains("What the sides were"));
+    }
+
+    #[test]
+    fn nothing_foreign_becomes_markup_or_script() {
+        let evil = "</script><img src=x onerror=alert(1)>\u{202e}";
+        let (mut comparison, mut reports) = sample(0.8, &["rows_per_second >= before"]);
+        (comparison.before.name, comparison.reproduce) = (evil.to_owned(), evil.to_owned());
+        (comparison.reasons, comparison.notes) = (vec![evil.to_owned()], vec![evil.to_owned()]);
+        comparison.gates[0].message = evil.to_owned();
+        comparison.after.runs[0].run_id = evil.to_owned();
+        comparison.metrics[0].reason = Some(evil.to_owned());
+        reports[0][0].environment.cpu = evil.to_owned();
+        reports[1][0] = runs::violated();
+        reports[1][0].environment.target.settings.insert(evil.to_owned(), evil.to_owned());
+        let page = text(&comparison, &reports, &[evil.to_owned()]);
+        assert!(!page.contains("<img") && !page.contains('\u{202e}'));
+        assert_eq!(page.matches("</script>").count(), 2, "the data and the script themselves");
+        assert!(page.matches("&lt;/script&gt;").count() >= 10);
     }
 }
