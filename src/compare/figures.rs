@@ -16,8 +16,8 @@ pub(crate) struct Figure {
 /// The percentiles that are compared, of each distribution.
 const POINTS: [Point; 3] = [Point::P50, Point::P95, Point::P99];
 
-/// The figures of a workload, in the order of the table.
-pub(crate) fn all(rate: Rate) -> Vec<Figure> {
+/// The figures of a workload under a load of this executor, in the order of the table.
+pub(crate) fn all(rate: Rate, executor: &str) -> Vec<Figure> {
     let (speed, requests) = match rate {
         Rate::Rows(_) => (Metric::RowsPerSecond, false),
         Rate::Requests(_) => (Metric::RequestsPerSecond, true),
@@ -30,14 +30,17 @@ pub(crate) fn all(rate: Rate) -> Vec<Figure> {
     for clock in clocks {
         figures.extend(POINTS.map(|point| lower(Metric::Latency(*clock, point), FigureUnit::Milliseconds)));
     }
-    // More rows a second are more commits a second, larger batches are fewer: only at requests of a given load it is a cost.
-    let writes = if requests { Better::Lower } else { Better::Neither };
+    // Of more rows a second more is written, larger batches are fewer: a second's writes are a cost only at requests of a given
+    // rate, and a run's log only where its operations are given.
+    let cost = |given: bool| if given { Better::Lower } else { Better::Neither };
+    let writes = cost(requests && executor.ends_with("arrival-rate"));
+    let log = cost(!executor.ends_with("-vus"));
     figures.extend([
         lower(Metric::ErrorRate, FigureUnit::Share),
         lower(Metric::CpuSecondsPerOperation, FigureUnit::Seconds),
         lower(Metric::MemoryBytesMax, FigureUnit::Bytes),
         figure(Metric::DatabaseWritesPerSecond, FigureUnit::PerSecond, writes),
-        lower(Metric::WalBytes, FigureUnit::Bytes),
+        figure(Metric::WalBytes, FigureUnit::Bytes, log),
     ]);
     figures
 }
@@ -132,5 +135,24 @@ impl Figure {
             _ => None,
         });
         values.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_a_cost_only_where_the_load_is_given() {
+        let better = |rate, executor: &str| {
+            let figures = all(rate, executor);
+            [Metric::DatabaseWritesPerSecond, Metric::WalBytes]
+                .map(|metric| figures.iter().find(|figure| figure.metric == metric).unwrap().better)
+        };
+        let (requests, rows) = (Rate::Requests(None), Rate::Rows(None));
+        assert_eq!(better(requests, "constant-arrival-rate"), [Better::Lower, Better::Lower]);
+        assert_eq!(better(requests, "constant-vus"), [Better::Neither, Better::Neither], "a faster side writes more");
+        assert_eq!(better(rows, "ramping-vus"), [Better::Neither, Better::Neither]);
+        assert_eq!(better(rows, "shared-iterations"), [Better::Neither, Better::Lower]);
     }
 }

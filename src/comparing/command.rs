@@ -74,7 +74,7 @@ async fn run(args: &CompareArgs, plan: &Plan, folder: &Path) -> anyhow::Result<(
 }
 
 fn names(rate: Rate) -> Vec<String> {
-    figures::all(rate).iter().map(|figure| figure.metric.to_string()).collect()
+    figures::all(rate, "").iter().map(|figure| figure.metric.to_string()).collect()
 }
 
 /// What the command line named.

@@ -207,6 +207,7 @@ mod tests {
         assert_eq!((exit_code(&faster), faster.verdict), (0, Verdict::Pass));
         let text = versus::terminal(&faster, Path::new("reports/id"), false);
         assert!(text.starts_with("\nbetter: rows_per_second\n"), "{text}");
+        assert!(text.contains("no data on either side: ") && !text.contains("\n  wal_bytes "), "{text}");
         let row = text.lines().find(|line| line.starts_with("  rows_per_second")).unwrap();
         let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
         assert_eq!(cells, ["rows_per_second", "1,001/s", "1,502/s", "+50 %", "+49 % to +52 %", "better", "±1.6 %"], "{text}");

@@ -39,6 +39,15 @@ pub fn headline(comparison: &Comparison) -> String {
     sentence
 }
 
+/// The figures that a side at least has: the rows of the table.
+pub(super) fn known(comparison: &Comparison) -> Vec<&MetricComparison> {
+    comparison.metrics.iter().filter(|metric| !is_unknown(metric)).collect()
+}
+
+fn is_unknown(metric: &MetricComparison) -> bool {
+    metric.verdict == Finding::NoData && metric.before.median.is_none() && metric.after.median.is_none()
+}
+
 /// The summary on a terminal, ending in a newline.
 #[must_use]
 pub fn terminal(comparison: &Comparison, folder: &Path, color: bool) -> String {
@@ -47,7 +56,7 @@ pub fn terminal(comparison: &Comparison, folder: &Path, color: bool) -> String {
     let _ = writeln!(page, "\n{}\n", paint("1", &plain(&headline(comparison))));
     let _ = writeln!(page, "  before  {}\n  after   {}", plain(&comparison.before.name), plain(&comparison.after.name));
     let _ = writeln!(page, "  {}\n", basis(comparison));
-    let rows: Vec<[String; 7]> = comparison.metrics.iter().map(row).collect();
+    let rows: Vec<[String; 7]> = known(comparison).into_iter().map(row).collect();
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).chain([HEADS[column].chars().count()]).max().unwrap_or(0);
     let widths: [usize; 7] = std::array::from_fn(width);
@@ -62,7 +71,7 @@ pub fn terminal(comparison: &Comparison, folder: &Path, color: bool) -> String {
         line.trim_end().to_owned() + "\n"
     };
     page += &line(&HEADS.map(str::to_owned), None);
-    for (metric, row) in comparison.metrics.iter().zip(&rows) {
+    for (metric, row) in known(comparison).iter().zip(&rows) {
         page += &line(row, Some(metric.verdict));
     }
     page.push('\n');
@@ -106,7 +115,7 @@ pub fn markdown(comparison: &Comparison) -> String {
     let _ = writeln!(page, "## {}\n", cell(&headline(comparison)));
     let _ = writeln!(page, "Before: {}. After: {}. {}\n", cell(&comparison.before.name), cell(&comparison.after.name), basis(comparison));
     let _ = writeln!(page, "| {} |\n|---|--:|--:|--:|--:|---|--:|", HEADS.join(" | "));
-    for metric in &comparison.metrics {
+    for metric in known(comparison) {
         let mut row = row(metric).map(|text| cell(&text));
         if matches!(metric.verdict, Finding::Better | Finding::Worse | Finding::Void) {
             row[5] = format!("**{}**", row[5]);
@@ -193,6 +202,10 @@ pub(super) fn explanations(comparison: &Comparison) -> Vec<String> {
             "{}: differs by itself, but not among all figures looked at together; run more pairs, or put a gate on it",
             alone.join(", ")
         ));
+    }
+    let unknown: Vec<&str> = comparison.metrics.iter().filter(|metric| is_unknown(metric)).map(|metric| metric.metric.as_str()).collect();
+    if !unknown.is_empty() {
+        said.push(format!("no data on either side: {}", unknown.join(", ")));
     }
     said.extend(comparison.notes.iter().map(|note| format!("note: {note}")));
     said

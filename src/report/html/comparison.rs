@@ -68,7 +68,7 @@ fn table(comparison: &Comparison) -> Markup {
     html! {
         div.wide tabindex="0" role="region" aria-label="Every figure" { table.figures {
             thead { tr { @for head in versus::HEADS { th scope="col" { (head) } } } }
-            tbody { @for metric in &comparison.metrics {
+            tbody { @for metric in versus::known(comparison) {
                 @let [name, before, after, change, interval, verdict, could] = versus::row(metric);
                 @let exact = [
                     ("before", value(&metric.before), before),
