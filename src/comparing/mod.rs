@@ -217,6 +217,12 @@ mod tests {
         assert!(
             markdown.contains("| ✓ | rows_per_second >= before * 1.2 |") || markdown.contains("| ✓ | `rows_per_second >= before * 1.2` |")
         );
+        let mut torn = faster.clone();
+        let p95 = torn.metrics.iter_mut().find(|metric| metric.metric == "response.p95").unwrap();
+        (p95.before.merged, p95.after.merged) = (Some(7.0), Some(12.0));
+        p95.change.as_mut().unwrap().estimate = 0.6;
+        let said = "response.p95: over all runs together it lies the other way than run by run";
+        assert!(versus::terminal(&torn, Path::new("reports/id"), false).contains(said) && !text.contains("the other way"));
         let missed = judge("id", &done(&SPEEDS, &SPEEDS.map(|speed| speed * 0.8)), &asked(&["rows_per_second >= before * 0.95"]));
         assert_eq!(exit_code(&missed), 1);
         let same = judge("id", &done(&SPEEDS, &SPEEDS), &asked(&[]));

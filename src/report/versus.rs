@@ -181,6 +181,13 @@ pub(super) fn explanations(comparison: &Comparison) -> Vec<String> {
     if any(&|metric| metric.change.is_some_and(|change| change.within_runs)) {
         said.push("one pair: intervals marked ~ speak of the seconds within it, not of how two runs of the same thing differ".to_owned());
     }
+    let torn: Vec<&str> = comparison.metrics.iter().filter(|metric| is_torn(metric)).map(|metric| metric.metric.as_str()).collect();
+    if !torn.is_empty() {
+        said.push(format!(
+            "{}: over all runs together it lies the other way than run by run; a few runs had most of the slow operations",
+            torn.join(", ")
+        ));
+    }
     let mut reasons: Vec<&String> = comparison
         .metrics
         .iter()
@@ -209,6 +216,13 @@ pub(super) fn explanations(comparison: &Comparison) -> Vec<String> {
     }
     said.extend(comparison.notes.iter().map(|note| format!("note: {note}")));
     said
+}
+
+/// Whether the percentiles of the merged distributions and the change, which is one of runs, point opposite ways.
+fn is_torn(metric: &MetricComparison) -> bool {
+    let merged = metric.before.merged.zip(metric.after.merged).map(|(before, after)| after / before);
+    let change = metric.change.filter(|change| change.kind == ChangeKind::Ratio).map(|change| change.estimate);
+    merged.zip(change).is_some_and(|(merged, change)| (merged > 1.0) != (change > 1.0) && (merged / change).ln().abs() > 0.1)
 }
 
 pub(super) fn row(metric: &MetricComparison) -> [String; 7] {
