@@ -16,8 +16,8 @@ pub(crate) struct Figure {
 /// The percentiles that are compared, of each distribution.
 const POINTS: [Point; 3] = [Point::P50, Point::P95, Point::P99];
 
-/// The figures of a workload, in the order of the table.
-pub(crate) fn all(rate: Rate) -> Vec<Figure> {
+/// The figures of a workload under a load of this executor, in the order of the table.
+pub(crate) fn all(rate: Rate, executor: &str) -> Vec<Figure> {
     let (speed, requests) = match rate {
         Rate::Rows(_) => (Metric::RowsPerSecond, false),
         Rate::Requests(_) => (Metric::RequestsPerSecond, true),
@@ -30,16 +30,33 @@ pub(crate) fn all(rate: Rate) -> Vec<Figure> {
     for clock in clocks {
         figures.extend(POINTS.map(|point| lower(Metric::Latency(*clock, point), FigureUnit::Milliseconds)));
     }
-    // More rows a second are more commits a second, larger batches are fewer: only at requests of a given load it is a cost.
-    let writes = if requests { Better::Lower } else { Better::Neither };
+    // Of more rows a second more is written, larger batches are fewer: a second's writes are a cost only at requests of a given
+    // rate, and a run's log only where its operations are given.
+    let cost = |given: bool| if given { Better::Lower } else { Better::Neither };
+    let writes = cost(requests && executor.ends_with("arrival-rate"));
+    let log = cost(!executor.ends_with("-vus"));
     figures.extend([
         lower(Metric::ErrorRate, FigureUnit::Share),
         lower(Metric::CpuSecondsPerOperation, FigureUnit::Seconds),
         lower(Metric::MemoryBytesMax, FigureUnit::Bytes),
         figure(Metric::DatabaseWritesPerSecond, FigureUnit::PerSecond, writes),
-        lower(Metric::WalBytes, FigureUnit::Bytes),
+        figure(Metric::WalBytes, FigureUnit::Bytes, log),
     ]);
     figures
+}
+
+/// The distribution over all runs of a side; `None` where a run has none that can be read.
+pub(crate) fn merged(clock: Clock, reports: &[Report]) -> Option<Latency> {
+    let mut all = Latency::default();
+    for report in reports {
+        let text = match clock {
+            Clock::Response => &report.histograms.response,
+            Clock::Service => &report.histograms.service,
+            _ => &report.http.as_ref()?.time_to_first_token_histogram,
+        };
+        all.merge(&Latency::decode(text).ok()?);
+    }
+    Some(all)
 }
 
 impl Figure {
@@ -85,15 +102,7 @@ impl Figure {
         let Metric::Latency(clock, point) = self.metric else { return None };
         // If one run has answers enough for this percentile, all together have.
         reports.iter().find_map(|report| self.of(report))?;
-        let mut all = Latency::default();
-        for report in reports {
-            let text = match clock {
-                Clock::Response => &report.histograms.response,
-                Clock::Service => &report.histograms.service,
-                _ => &report.http.as_ref()?.time_to_first_token_histogram,
-            };
-            all.merge(&Latency::decode(text).ok()?);
-        }
+        let all = merged(clock, reports)?;
         let quantile = match point {
             Point::P50 => 0.5,
             Point::P95 => 0.95,
@@ -126,5 +135,24 @@ impl Figure {
             _ => None,
         });
         values.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_a_cost_only_where_the_load_is_given() {
+        let better = |rate, executor: &str| {
+            let figures = all(rate, executor);
+            [Metric::DatabaseWritesPerSecond, Metric::WalBytes]
+                .map(|metric| figures.iter().find(|figure| figure.metric == metric).unwrap().better)
+        };
+        let (requests, rows) = (Rate::Requests(None), Rate::Rows(None));
+        assert_eq!(better(requests, "constant-arrival-rate"), [Better::Lower, Better::Lower]);
+        assert_eq!(better(requests, "constant-vus"), [Better::Neither, Better::Neither], "a faster side writes more");
+        assert_eq!(better(rows, "ramping-vus"), [Better::Neither, Better::Neither]);
+        assert_eq!(better(rows, "shared-iterations"), [Better::Neither, Better::Lower]);
     }
 }

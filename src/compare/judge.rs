@@ -33,7 +33,7 @@ pub(super) struct Sides {
 pub(crate) fn compare(before: &[Report], after: &[Report], question: &Question<'_>) -> Vec<MetricComparison> {
     let Some(first) = before.first().or(after.first()) else { return Vec::new() };
     let gated = |metric: Metric| question.gates.iter().any(|gate| gate.metric == metric);
-    let figures = all(first.throughput.rate);
+    let figures = all(first.throughput.rate, first.scenario["load"]["executor"].as_str().unwrap_or_default());
     let asked = figures.iter().filter(|figure| gated(figure.metric)).count();
     let questions = |figure: &Figure| if gated(figure.metric) { asked } else { 1 };
     let found: Vec<_> = figures.iter().map(|figure| one(figure, before, after, question, questions(figure))).collect();

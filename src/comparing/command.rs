@@ -52,8 +52,8 @@ async fn compared(args: &CompareArgs, secrets: &mut Vec<String>) -> anyhow::Resu
     };
     let files: Vec<String> = args.scenarios.files.iter().map(|file| file.display().to_string()).collect();
     asked.reproduce = commands::reproduce("compare", &files, asked.seed, secrets);
-    let comparison = judge(&id, done, &asked);
-    write(&folder, &comparison)?;
+    let comparison = judge(&id, &done, &asked);
+    write(&folder, &comparison, &done.reports)?;
     Ok((comparison, error))
 }
 
@@ -74,7 +74,7 @@ async fn run(args: &CompareArgs, plan: &Plan, folder: &Path) -> anyhow::Result<(
 }
 
 fn names(rate: Rate) -> Vec<String> {
-    figures::all(rate).iter().map(|figure| figure.metric.to_string()).collect()
+    figures::all(rate, "").iter().map(|figure| figure.metric.to_string()).collect()
 }
 
 /// What the command line named.

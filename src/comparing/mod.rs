@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use crate::compare::judge::{Question, compare};
 use crate::compare::{Comparison, Finding, Kind, RunSeen, SCHEMA_VERSION, Side, gates};
 use crate::gate::Gate;
-use crate::report::{IntegrityVerdict, Report, Verdict, versus, write_whole};
+use crate::report::{IntegrityVerdict, Report, Verdict, html, versus, write_whole};
 
 /// What both sides did, and what is asked of it.
 pub(super) struct Done {
@@ -38,7 +38,7 @@ pub(super) struct Asked {
 }
 
 /// Judges what was done.
-pub(super) fn judge(id: &str, done: Done, asked: &Asked) -> Comparison {
+pub(super) fn judge(id: &str, done: &Done, asked: &Asked) -> Comparison {
     let [before, after] = &done.reports;
     let calibrated = done.kind == Kind::Calibrated;
     let question = Question { gates: &asked.gates, detect: asked.detect, calibrated, seed: asked.seed };
@@ -52,7 +52,7 @@ pub(super) fn judge(id: &str, done: Done, asked: &Asked) -> Comparison {
             (gate.verdict, gate.message) = (Verdict::Inconclusive, "void: integrity is violated".to_owned());
         }
     }
-    let reasons = reasons(&done, &results, void);
+    let reasons = reasons(done, &results, void);
     let mut verdict = results.iter().map(|gate| gate.verdict).max().unwrap_or(Verdict::Pass);
     if void {
         verdict = Verdict::Fail;
@@ -75,7 +75,7 @@ pub(super) fn judge(id: &str, done: Done, asked: &Asked) -> Comparison {
         void,
         interrupted: done.interrupted,
         reasons,
-        notes: notes(&done),
+        notes: notes(done),
         before: side(0),
         after: side(1),
         metrics,
@@ -131,8 +131,13 @@ fn notes(done: &Done) -> Vec<String> {
 }
 
 /// Writes every format into `folder`.
-pub(super) fn write(folder: &Path, comparison: &Comparison) -> anyhow::Result<()> {
-    let texts = [serde_json::to_string_pretty(comparison)? + "\n", versus::markdown(comparison)];
+pub(super) fn write(folder: &Path, comparison: &Comparison, reports: &[Vec<Report>; 2]) -> anyhow::Result<()> {
+    let differences = match reports.each_ref().map(|side| side.first()) {
+        [Some(before), Some(after)] => saved::differences(before, after),
+        _ => Vec::new(),
+    };
+    let page = html::comparison::text(comparison, reports, &differences);
+    let texts = [serde_json::to_string_pretty(comparison)? + "\n", versus::markdown(comparison), page];
     for (name, text) in versus::FILES.into_iter().zip(texts) {
         write_whole(&folder.join(name), &text)?;
     }
@@ -159,6 +164,13 @@ pub(super) fn exit_code(comparison: &Comparison) -> u8 {
     }
 }
 
+/// Six pairs, the second side so many times as fast.
+#[cfg(test)]
+pub(crate) fn sample(factor: f64, gates: &[&str]) -> (Comparison, [Vec<Report>; 2]) {
+    let done = tests::done(&tests::SPEEDS, &tests::SPEEDS.map(|speed| speed * factor));
+    (judge("id", &done, &tests::asked(gates)), done.reports)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,12 +180,12 @@ mod tests {
         Report { throughput: Throughput { rate: Rate::Rows(Some(speed)), valid: true }, ..sample::passed() }
     }
 
-    fn done(before: &[f64], after: &[f64]) -> Done {
+    pub(super) fn done(before: &[f64], after: &[f64]) -> Done {
         Done {
             kind: Kind::Runs,
             names: ["one | side".to_owned(), "<b>other".to_owned()],
             reports: [before.iter().copied().map(run).collect(), after.iter().copied().map(run).collect()],
-            order: vec![0, 1, 1, 0],
+            order: [0, 1, 1, 0].into_iter().cycle().take(before.len() + after.len()).collect(),
             pairs: before.len(),
             interrupted: false,
             notes: Vec::new(),
@@ -182,19 +194,20 @@ mod tests {
         }
     }
 
-    fn asked(gates: &[&str]) -> Asked {
+    pub(super) fn asked(gates: &[&str]) -> Asked {
         let gates = gates.iter().map(|gate| gate.parse().unwrap()).collect();
         Asked { gates, detect: 0.1, reproduce: "batchsql compare one.yaml other.yaml --seed 42".to_owned(), seed: 42 }
     }
 
-    const SPEEDS: [f64; 6] = [1000.0, 1010.0, 990.0, 1005.0, 995.0, 1002.0];
+    pub(super) const SPEEDS: [f64; 6] = [1000.0, 1010.0, 990.0, 1005.0, 995.0, 1002.0];
 
     #[test]
     fn a_comparison_reads_well_and_its_exit_code_follows() {
-        let faster = judge("id", done(&SPEEDS, &SPEEDS.map(|speed| speed * 1.5)), &asked(&["rows_per_second >= before * 1.2"]));
+        let faster = judge("id", &done(&SPEEDS, &SPEEDS.map(|speed| speed * 1.5)), &asked(&["rows_per_second >= before * 1.2"]));
         assert_eq!((exit_code(&faster), faster.verdict), (0, Verdict::Pass));
         let text = versus::terminal(&faster, Path::new("reports/id"), false);
         assert!(text.starts_with("\nbetter: rows_per_second\n"), "{text}");
+        assert!(text.contains("no data on either side: ") && !text.contains("\n  wal_bytes "), "{text}");
         let row = text.lines().find(|line| line.starts_with("  rows_per_second")).unwrap();
         let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
         assert_eq!(cells, ["rows_per_second", "1,001/s", "1,502/s", "+50 %", "+49 % to +52 %", "better", "±1.6 %"], "{text}");
@@ -204,9 +217,15 @@ mod tests {
         assert!(
             markdown.contains("| ✓ | rows_per_second >= before * 1.2 |") || markdown.contains("| ✓ | `rows_per_second >= before * 1.2` |")
         );
-        let missed = judge("id", done(&SPEEDS, &SPEEDS.map(|speed| speed * 0.8)), &asked(&["rows_per_second >= before * 0.95"]));
+        let mut torn = faster.clone();
+        let p95 = torn.metrics.iter_mut().find(|metric| metric.metric == "response.p95").unwrap();
+        (p95.before.merged, p95.after.merged) = (Some(7.0), Some(12.0));
+        p95.change.as_mut().unwrap().estimate = 0.6;
+        let said = "response.p95: over all runs together it lies the other way than run by run";
+        assert!(versus::terminal(&torn, Path::new("reports/id"), false).contains(said) && !text.contains("the other way"));
+        let missed = judge("id", &done(&SPEEDS, &SPEEDS.map(|speed| speed * 0.8)), &asked(&["rows_per_second >= before * 0.95"]));
         assert_eq!(exit_code(&missed), 1);
-        let same = judge("id", done(&SPEEDS, &SPEEDS), &asked(&[]));
+        let same = judge("id", &done(&SPEEDS, &SPEEDS), &asked(&[]));
         assert_eq!((exit_code(&same), versus::headline(&same).as_str()), (0, "no difference shown"));
     }
 
@@ -214,16 +233,16 @@ mod tests {
     fn what_went_wrong_with_a_run_decides() {
         let mut lost = done(&SPEEDS, &SPEEDS);
         lost.reports[1][2].integrity = sample::violated().integrity;
-        let void = judge("id", lost, &asked(&["rows_per_second >= before"]));
+        let void = judge("id", &lost, &asked(&["rows_per_second >= before"]));
         assert_eq!((exit_code(&void), void.void, versus::headline(&void).split(':').next()), (4, true, Some("void")));
         let mut unproven = done(&SPEEDS, &SPEEDS);
         unproven.reports[0][0].integrity = crate::report::Integrity::inconclusive("verification was switched off".to_owned());
-        let found = judge("id", unproven, &asked(&[]));
+        let found = judge("id", &unproven, &asked(&[]));
         assert_eq!(exit_code(&found), 3);
         assert!(found.reasons[0].contains("proves nothing (verification was switched off)"), "{:?}", found.reasons);
-        let stopped = judge("id", Done { interrupted: true, ..done(&SPEEDS, &SPEEDS) }, &asked(&[]));
+        let stopped = judge("id", &Done { interrupted: true, ..done(&SPEEDS, &SPEEDS) }, &asked(&[]));
         assert_eq!(exit_code(&stopped), 130);
-        let nothing = judge("id", done(&[], &[]), &asked(&[]));
+        let nothing = judge("id", &done(&[], &[]), &asked(&[]));
         assert_eq!(versus::headline(&nothing), "no data on either side");
     }
 
@@ -231,8 +250,8 @@ mod tests {
     fn a_file_that_cannot_be_written_is_named() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("comparison.md")).unwrap();
-        let comparison = judge("id", done(&SPEEDS, &SPEEDS), &asked(&[]));
-        let error = format!("{:#}", write(folder.path(), &comparison).unwrap_err());
+        let comparison = judge("id", &done(&SPEEDS, &SPEEDS), &asked(&[]));
+        let error = format!("{:#}", write(folder.path(), &comparison, &Default::default()).unwrap_err());
         assert!(error.contains("comparison.md") && error.contains("free space there"), "{error}");
         let written = std::fs::read_to_string(folder.path().join("comparison.json")).unwrap();
         let read: Comparison = serde_json::from_str(&written).unwrap();

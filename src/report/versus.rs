@@ -8,9 +8,9 @@ use super::format::{NONE, bytes, count, millis, plain, rate, seconds};
 use crate::compare::{Change, ChangeKind, Comparison, FigureUnit, Finding, Kind, MetricComparison, Values};
 
 /// The files of a comparison, beside the folders of its runs.
-pub const FILES: [&str; 2] = ["comparison.json", "comparison.md"];
+pub const FILES: [&str; 3] = ["comparison.json", "comparison.md", "comparison.html"];
 
-const HEADS: [&str; 7] = ["indicator", "before", "after", "change", "95 % interval", "verdict", "could find"];
+pub(super) const HEADS: [&str; 7] = ["indicator", "before", "after", "change", "95 % interval", "verdict", "could find"];
 
 /// What was found, in one sentence.
 #[must_use]
@@ -39,6 +39,15 @@ pub fn headline(comparison: &Comparison) -> String {
     sentence
 }
 
+/// The figures that a side at least has: the rows of the table.
+pub(super) fn known(comparison: &Comparison) -> Vec<&MetricComparison> {
+    comparison.metrics.iter().filter(|metric| !is_unknown(metric)).collect()
+}
+
+fn is_unknown(metric: &MetricComparison) -> bool {
+    metric.verdict == Finding::NoData && metric.before.median.is_none() && metric.after.median.is_none()
+}
+
 /// The summary on a terminal, ending in a newline.
 #[must_use]
 pub fn terminal(comparison: &Comparison, folder: &Path, color: bool) -> String {
@@ -47,7 +56,7 @@ pub fn terminal(comparison: &Comparison, folder: &Path, color: bool) -> String {
     let _ = writeln!(page, "\n{}\n", paint("1", &plain(&headline(comparison))));
     let _ = writeln!(page, "  before  {}\n  after   {}", plain(&comparison.before.name), plain(&comparison.after.name));
     let _ = writeln!(page, "  {}\n", basis(comparison));
-    let rows: Vec<[String; 7]> = comparison.metrics.iter().map(row).collect();
+    let rows: Vec<[String; 7]> = known(comparison).into_iter().map(row).collect();
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).chain([HEADS[column].chars().count()]).max().unwrap_or(0);
     let widths: [usize; 7] = std::array::from_fn(width);
@@ -62,7 +71,7 @@ pub fn terminal(comparison: &Comparison, folder: &Path, color: bool) -> String {
         line.trim_end().to_owned() + "\n"
     };
     page += &line(&HEADS.map(str::to_owned), None);
-    for (metric, row) in comparison.metrics.iter().zip(&rows) {
+    for (metric, row) in known(comparison).iter().zip(&rows) {
         page += &line(row, Some(metric.verdict));
     }
     page.push('\n');
@@ -106,7 +115,7 @@ pub fn markdown(comparison: &Comparison) -> String {
     let _ = writeln!(page, "## {}\n", cell(&headline(comparison)));
     let _ = writeln!(page, "Before: {}. After: {}. {}\n", cell(&comparison.before.name), cell(&comparison.after.name), basis(comparison));
     let _ = writeln!(page, "| {} |\n|---|--:|--:|--:|--:|---|--:|", HEADS.join(" | "));
-    for metric in &comparison.metrics {
+    for metric in known(comparison) {
         let mut row = row(metric).map(|text| cell(&text));
         if matches!(metric.verdict, Finding::Better | Finding::Worse | Finding::Void) {
             row[5] = format!("**{}**", row[5]);
@@ -143,7 +152,7 @@ pub fn markdown(comparison: &Comparison) -> String {
 }
 
 /// What the numbers rest on.
-fn basis(comparison: &Comparison) -> String {
+pub(super) fn basis(comparison: &Comparison) -> String {
     let runs = [comparison.before.runs.len(), comparison.after.runs.len()];
     let took = seconds(comparison.duration_seconds);
     match comparison.kind {
@@ -160,7 +169,7 @@ fn basis(comparison: &Comparison) -> String {
     }
 }
 
-fn explanations(comparison: &Comparison) -> Vec<String> {
+pub(super) fn explanations(comparison: &Comparison) -> Vec<String> {
     let mut said = Vec::new();
     let any = |wanted: &dyn Fn(&MetricComparison) -> bool| comparison.metrics.iter().any(wanted);
     if comparison.kind == Kind::SameTwice {
@@ -171,6 +180,13 @@ fn explanations(comparison: &Comparison) -> Vec<String> {
     }
     if any(&|metric| metric.change.is_some_and(|change| change.within_runs)) {
         said.push("one pair: intervals marked ~ speak of the seconds within it, not of how two runs of the same thing differ".to_owned());
+    }
+    let torn: Vec<&str> = comparison.metrics.iter().filter(|metric| is_torn(metric)).map(|metric| metric.metric.as_str()).collect();
+    if !torn.is_empty() {
+        said.push(format!(
+            "{}: over all runs together it lies the other way than run by run; a few runs had most of the slow operations",
+            torn.join(", ")
+        ));
     }
     let mut reasons: Vec<&String> = comparison
         .metrics
@@ -194,11 +210,22 @@ fn explanations(comparison: &Comparison) -> Vec<String> {
             alone.join(", ")
         ));
     }
+    let unknown: Vec<&str> = comparison.metrics.iter().filter(|metric| is_unknown(metric)).map(|metric| metric.metric.as_str()).collect();
+    if !unknown.is_empty() {
+        said.push(format!("no data on either side: {}", unknown.join(", ")));
+    }
     said.extend(comparison.notes.iter().map(|note| format!("note: {note}")));
     said
 }
 
-fn row(metric: &MetricComparison) -> [String; 7] {
+/// Whether the percentiles of the merged distributions and the change, which is one of runs, point opposite ways.
+fn is_torn(metric: &MetricComparison) -> bool {
+    let merged = metric.before.merged.zip(metric.after.merged).map(|(before, after)| after / before);
+    let change = metric.change.filter(|change| change.kind == ChangeKind::Ratio).map(|change| change.estimate);
+    merged.zip(change).is_some_and(|(merged, change)| (merged > 1.0) != (change > 1.0) && (merged / change).ln().abs() > 0.1)
+}
+
+pub(super) fn row(metric: &MetricComparison) -> [String; 7] {
     // A percentile of all runs' histograms, where there is one.
     let value = |values: &Values| values.merged.or(values.median).map_or_else(|| NONE.to_owned(), |value| shown(metric.unit, value));
     let (change, interval) = metric.change.map_or_else(|| (NONE.to_owned(), NONE.to_owned()), |change| changed(metric.unit, &change));
@@ -218,7 +245,7 @@ fn shown(unit: FigureUnit, value: f64) -> String {
 }
 
 /// The change and its interval.
-fn changed(unit: FigureUnit, change: &Change) -> (String, String) {
+pub(super) fn changed(unit: FigureUnit, change: &Change) -> (String, String) {
     let one = |value: f64| match change.kind {
         // Beyond three times, factors are read more easily than percentages.
         ChangeKind::Ratio if value >= 3.0 => format!("×{}", if value < 99.5 { format!("{value:.1}") } else { count(value.round() as u64) }),

@@ -31,6 +31,11 @@ pub(super) fn headline(report: &Report) -> String {
     format!("{sentence}{stopped}")
 }
 
+/// An instant, to the second.
+pub(super) fn when(instant: &str) -> String {
+    instant.split_once('.').map_or_else(|| plain(instant), |(whole, _)| plain(whole) + "Z")
+}
+
 /// The scenario's name.
 pub(super) fn scenario(report: &Report) -> String {
     plain(report.scenario["name"].as_str().unwrap_or("(unnamed)"))

@@ -8,6 +8,7 @@ use batchsql::report::{Report, Verdict};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::browser;
 use crate::place::{Ended, Place, run_and_meddle};
 use crate::proxy::double::{Double, Fault};
 
@@ -80,6 +81,39 @@ fn a_planted_slowdown_is_worse_and_misses_its_gate() {
     assert!(metric(&found, "response.p50").before.merged.is_some());
     assert!(found.reproduce.contains("--before load.think_time=8ms --after load.think_time=16ms --pairs 4 --gate"), "{}", found.reproduce);
     assert!(!place.path("reports").join(&found.comparison_id).join("data").exists(), "databases of measured runs are not kept");
+}
+
+#[test]
+fn the_page_draws_both_sides_and_says_what_the_comparison_says() {
+    let place = Place::new();
+    let scenario = file(&place, "paced", &paced("5ms"));
+    let arguments = [&scenario, "--before", "load.vus=1", "--after", "load.vus=4", "--pairs", "4", "--json"];
+    let found = comparison(&place, &compare(&place, &arguments), 0);
+    let page = place.path("reports").join(&found.comparison_id).join("comparison.html");
+    let Some(seen) = browser::open(&page, [1280, 2600]) else { return };
+    assert_eq!(seen.console, Vec::<String>::new());
+    assert!(seen.dom.contains("<figure id=\"distribution\" data-drawn=\"4\""), "both clocks of both sides are drawn");
+    for metric in &found.metrics {
+        let of = |what: &str| seen.value(&format!("{}.{what}", metric.metric));
+        assert_eq!(of("before"), metric.before.merged.or(metric.before.median), "{metric:?}");
+        assert_eq!(of("after"), metric.after.merged.or(metric.after.median), "{metric:?}");
+        assert_eq!(of("change"), metric.change.map(|change| change.estimate), "{metric:?}");
+        assert_eq!(of("detectable"), metric.detectable, "{metric:?}");
+    }
+    assert!(seen.value("rows_per_second.change").unwrap() > 2.0);
+    let ratios = found.metrics.iter().filter(|metric| metric.change.is_some_and(|change| change.kind == ChangeKind::Ratio)).count();
+    assert!(ratios >= 9, "{ratios}");
+    assert_eq!(seen.dom.matches("<line class=\"pair\"").count(), ratios * 4, "a line a pair");
+    // The colours of "better", and of the first and second curve.
+    let [better, first, second] = [[0x0a, 0x6b, 0x3d], [0x00, 0x72, 0xb2], [0xd5, 0x5e, 0x00]].map(|color| seen.pixels(color));
+    assert!(better > 60 && first > 300 && second > 150, "{better} {first} {second}");
+    for words in ["scenario.load.vus: 1 before, 4 after", "--before load.vus=1 --after load.vus=4", "Better"] {
+        assert!(seen.dom.contains(words), "{words}");
+    }
+    let written = fs::read_to_string(&page).unwrap();
+    assert!(written.contains("default-src 'none'"));
+    let addresses = written.split("http").filter(|after| after.starts_with("://") || after.starts_with("s://"));
+    assert_eq!(addresses.filter(|after| !after.contains("github.com/leeoniya/uPlot")).count(), 0, "no network is asked for anything");
 }
 
 #[test]

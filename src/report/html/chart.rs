@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 use serde::Serialize;
 
+use crate::recorder::Latency;
 use crate::report::format::NONE;
 
 /// Lines of a chart over one axis.
@@ -49,6 +50,16 @@ pub(crate) struct Band {
 const ROWS: usize = 60;
 
 impl Chart {
+    /// Whole distributions, as HDR plots show them; nothing of empty ones.
+    pub(crate) fn distribution(id: &'static str, title: String, mut curves: Vec<(&'static str, Latency)>) -> Option<Chart> {
+        curves.retain(|(_, latency)| latency.count() > 0);
+        // The quantiles of the largest are those of all: a histogram says its value at any.
+        let x: Vec<f64> = curves.iter().map(|(_, latency)| latency.curve()).max_by_key(Vec::len)?.into_iter().map(|(q, _)| q).collect();
+        let values = |latency: &Latency| x.iter().map(|&q| Some(latency.roughly(q).as_secs_f64() * 1e3)).collect();
+        let lines = curves.iter().map(|(name, latency)| Line { name, values: values(latency) }).collect();
+        Some(Chart { id, title, axis: Axis::Quantile, unit: "ms", x, lines, bands: Vec::new() })
+    }
+
     /// Its place in the page.
     pub(crate) fn figure(&self) -> Markup {
         let step = self.x.len().div_ceil(ROWS).max(1);

@@ -2,6 +2,7 @@
 //! charts are drawn from the data in it by uPlot (`uplot/`, MIT licence), which is part of the page.
 
 mod chart;
+pub mod comparison;
 mod page;
 
 use base64::Engine as _;

@@ -7,6 +7,13 @@
   const spread = quantile => -Math.log10(1 - quantile);
   const percent = x => `${+(100 * (1 - Math.pow(10, -x))).toFixed(Math.max(0, Math.ceil(x)))} %`;
   const HEIGHT = 260;
+  // As many of these as have room for their labels, the tail first.
+  const QUANTILES = [spread(0.5), 1, 2, 3, 4, 5, 6, 7];
+  function quantiles(u, i, min, max) {
+    const seen = QUANTILES.filter(x => x >= min && x <= max);
+    const step = Math.max(1, Math.ceil(seen.length * 64 * devicePixelRatio / u.bbox.width));
+    return seen.filter((_, n) => (seen.length - 1 - n) % step === 0);
+  }
 
   function bands(chart) {
     return u => {
@@ -34,9 +41,9 @@
       scales: { x: { time: false }, y: { range: (u, min, max) => [0, (max > 0 ? max : 1) * 1.05] } },
       axes: [
         quantile
-          ? { ...axis, splits: (u, i, min, max) => [spread(0.5), 1, 2, 3, 4, 5, 6, 7].filter(x => x >= min && x <= max), values: (u, at) => at.map(percent) }
+          ? { ...axis, splits: quantiles, values: (u, at) => at.map(percent) }
           : { ...axis, values: (u, at) => at.map(x => `${x} s`) },
-        { ...axis, size: 70, values: (u, at) => at.map(y => show(y, chart.unit)) },
+        { ...axis, size: (u, labels) => Math.max(50, 20 + 7 * Math.max(0, ...(labels ?? []).map(label => label.length))), values: (u, at) => at.map(y => show(y, chart.unit)) },
       ],
       series: [
         { label: quantile ? "percentile" : "second", value: (u, x) => x == null ? "–" : quantile ? percent(x) : `${x} s` },

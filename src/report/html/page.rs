@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::{Axis, Band, Chart, Line, document};
 use crate::recorder::Latency;
 use crate::report::format::{NONE, bytes, count, millis, percent, plain, seconds, short};
-use crate::report::{Integrity, IntegrityVerdict, Report, Second, Verdict, words};
+use crate::report::{GateResult, Integrity, IntegrityVerdict, Report, Second, Verdict, words};
 
 /// Characters shown of a value of an anomaly or of an error's message.
 const VALUE: usize = 200;
@@ -23,14 +23,14 @@ pub fn text(report: &Report) -> String {
             h1 { (name) }
             p.headline { (words::headline(report)) "." }
             @if !report.reasons.is_empty() { ul { @for reason in &report.reasons { li { (plain(reason)) } } } }
-            p.when { time datetime=(report.started_at) { (report.started_at) } " · " (seconds(report.duration_seconds)) " · " code { (report.run_id) } }
+            p.when { time datetime=(report.started_at) { (words::when(&report.started_at)) } " · " (seconds(report.duration_seconds)) " · " code { (report.run_id) } }
         }
         main {
             (tiles(report))
             (integrity(&report.integrity))
             section { h2 { "Over time" } @for chart in charts.iter().filter(|chart| chart.axis == Axis::Seconds) { (chart.figure()) } }
             section { h2 { "Latency" } (latencies(report)) @for chart in charts.iter().filter(|chart| chart.axis == Axis::Quantile) { (chart.figure()) } }
-            (gates(report))
+            (gates(&report.gates))
             (errors(report))
             (phases(report))
             (surroundings(report))
@@ -39,7 +39,7 @@ pub fn text(report: &Report) -> String {
     document(&format!("{}: {name}", words::verdict(report.verdict)), &body, &charts)
 }
 
-fn class(verdict: Verdict) -> &'static str {
+pub(super) fn class(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "pass",
         Verdict::Fail => "fail",
@@ -47,7 +47,7 @@ fn class(verdict: Verdict) -> &'static str {
     }
 }
 
-fn mark(verdict: Verdict) -> &'static str {
+pub(super) fn mark(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "✓",
         Verdict::Fail => "✗",
@@ -126,15 +126,15 @@ fn latencies(report: &Report) -> Markup {
     }
 }
 
-fn gates(report: &Report) -> Markup {
+pub(super) fn gates(gates: &[GateResult]) -> Markup {
     html! {
         section {
             h2 { "Gates" }
             div.wide { table {
                 thead { tr { @for head in ["", "Gate", "Found"] { th scope="col" { (head) } } } }
-                tbody { @for gate in &report.gates { tr class=(class(gate.verdict)) {
+                tbody { @for gate in gates { tr class=(class(gate.verdict)) {
                     td { span.mark { (mark(gate.verdict)) } " " (words::verdict(gate.verdict)) }
-                    td { code { (plain(&gate.gate)) } @if gate.implicit { small { " always asked" } } }
+                    td { code { (plain(&gate.gate)) } @if gate.implicit { " " small { "always asked" } } }
                     td { (plain(&gate.message)) }
                 } } }
             } }
@@ -253,20 +253,13 @@ fn bands(report: &Report) -> Vec<Band> {
 /// The whole distribution, as HDR plots show it; nothing of a report without histograms.
 fn distribution(report: &Report) -> Option<Chart> {
     let histograms = [&report.histograms.response, &report.histograms.service, &report.histograms.lag];
-    let curves: Vec<_> = DISTRIBUTIONS
+    let curves = DISTRIBUTIONS
         .into_iter()
         .zip(histograms)
+        .filter(|(name, _)| *name != "lag" || words::is_open(report))
         .filter_map(|(name, histogram)| Some((name, Latency::decode(histogram).ok()?)))
-        .filter(|(name, latency)| latency.count() > 0 && (*name != "lag" || words::is_open(report)))
         .collect();
-    // The quantiles of the largest are those of all: a histogram says its value at any.
-    let x: Vec<f64> = curves.iter().map(|(_, latency)| latency.curve()).max_by_key(Vec::len)?.into_iter().map(|(q, _)| q).collect();
-    let lines = curves
-        .iter()
-        .map(|(name, latency)| Line { name, values: x.iter().map(|&q| Some(latency.roughly(q).as_secs_f64() * 1e3)).collect() })
-        .collect();
-    let title = "Distribution: the share of operations that took no longer".to_owned();
-    Some(Chart { id: "distribution", title, axis: Axis::Quantile, unit: "ms", x, lines, bands: Vec::new() })
+    Chart::distribution("distribution", "Distribution: the share of operations that took no longer".to_owned(), curves)
 }
 
 #[cfg(test)]
