@@ -58,6 +58,11 @@ pub enum Command {
     #[command(after_help = "Examples:\n  batchsql doctor\n  \
         batchsql doctor --database-url postgres://user:password@127.0.0.1/test --prometheus-url http://127.0.0.1:9090")]
     Doctor(DoctorArgs),
+    /// List and draw past runs: what moved and after which commit, and which runs are unlike the others.
+    ///
+    /// What is not in the store yet is picked up from the reports first; a damaged store is put aside and made again from them.
+    #[command(after_help = "Examples:\n  batchsql history\n  batchsql history quickstart")]
+    History(HistoryArgs),
     /// Serve the reference AI gateway: OpenAI-compatible, logging each request to a database.
     ///
     /// Its optimisations are switched by the configuration, or by environment variables (also in .env), which win.
@@ -114,6 +119,9 @@ pub struct RunArgs {
     /// Where each run's folder of reports is made.
     #[arg(long, value_name = "DIR", default_value = "reports")]
     pub report_dir: PathBuf,
+    /// Where the run is put among past ones [default: history.db in the report folder].
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
     /// Serve Prometheus metrics here [default: 127.0.0.1:9464].
     #[arg(long, value_name = "ADDR", env = "BATCHSQL_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
@@ -201,6 +209,23 @@ pub struct VerifyArgs {
     /// Show no progress and no summary.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// `batchsql history`.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// A scenario's name: all its runs instead of a line a scenario.
+    #[arg(value_name = "SCENARIO")]
+    pub scenario: Option<String>,
+    /// Where runs have their folders.
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub report_dir: PathBuf,
+    /// The store of past runs [default: history.db in the report folder].
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
+    /// Print everything as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `batchsql upstream`.

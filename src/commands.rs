@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{CheckArgs, PushArgs, RunArgs, Scenarios, VerifyArgs};
 use crate::container;
+use crate::history;
 use crate::metrics::{DEFAULT_LISTEN, PrometheusMetrics};
 use crate::redact;
 use crate::report::{self, Integrity, IntegrityVerdict, Report, Verdict};
@@ -45,7 +46,10 @@ pub(crate) async fn run(args: RunArgs) -> u8 {
             break;
         }
         match run_one(&args, file, &destinations, &mut shown, &mut beside, &stop).await {
-            Ok(report) => codes.extend([exit_code(&report), show(&args, &report)]),
+            Ok(report) => {
+                remember(&args, &report).await;
+                codes.extend([exit_code(&report), show(&args, &report)]);
+            }
             Err(Refused { error, secrets }) => {
                 codes.push(failed(&error, &secrets));
                 codes.extend(stop.is_cancelled().then_some(INTERRUPTED));
@@ -112,6 +116,16 @@ async fn run_one(
     }
     log::run_ended();
     ran
+}
+
+/// Puts a run among past ones. Where that cannot be, nothing is lost: its report is whole, and `batchsql history` picks it up.
+async fn remember(args: &RunArgs, report: &Report) {
+    let file = args.history.clone().unwrap_or_else(|| history::default_file(&args.report_dir));
+    let kept = report.clone();
+    let remembered = tokio::task::spawn_blocking(move || history::record(&file, &kept)).await;
+    if let Ok(Err(error)) = remembered {
+        say(&format!("batchsql: the report of {} is whole, but the run is not in the history yet: {error}", report.run_id));
+    }
 }
 
 pub(crate) fn failed(error: &anyhow::Error, secrets: &[String]) -> u8 {
