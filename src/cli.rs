@@ -63,6 +63,9 @@ pub enum Command {
     /// What is not in the store yet is picked up from the reports first; a damaged store is put aside and made again from them.
     #[command(after_help = "Examples:\n  batchsql history\n  batchsql history quickstart")]
     History(HistoryArgs),
+    /// Write what the runs of some weeks say together, or one run as an incident, as Markdown into the report folder.
+    #[command(after_help = "Examples:\n  batchsql report --since 30d\n  batchsql report --incident 20260102-030405-quickstart-1a2b")]
+    Report(ReportArgs),
     /// Serve the reference AI gateway: OpenAI-compatible, logging each request to a database.
     ///
     /// Its optimisations are switched by the configuration, or by environment variables (also in .env), which win.
@@ -226,6 +229,23 @@ pub struct HistoryArgs {
     /// Print everything as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `batchsql report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The runs from so long ago until now, into monthly-report-YYYY-MM.md.
+    #[arg(long, value_name = "DURATION", value_parser = crate::digest::command::since, required_unless_present = "incident")]
+    pub since: Option<Duration>,
+    /// This run (its id or folder), into incident-report-YYYYMMDD-HHMM.md; what people filled in is never overwritten.
+    #[arg(long, value_name = "RUN", conflicts_with = "since")]
+    pub incident: Option<PathBuf>,
+    /// Where runs have their folders, and reports are written.
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub report_dir: PathBuf,
+    /// The store of past runs [default: history.db in the report folder].
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
 }
 
 /// `batchsql upstream`.

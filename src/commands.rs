@@ -11,6 +11,7 @@ use crate::container;
 use crate::history;
 use crate::metrics::{DEFAULT_LISTEN, PrometheusMetrics};
 use crate::redact;
+use crate::report::github;
 use crate::report::{self, Integrity, IntegrityVerdict, Report, Verdict};
 use crate::runner::{self, Options, Progress, say};
 use crate::scenario::{BatchInsert, Scenario, load, plan, schema};
@@ -48,6 +49,8 @@ pub(crate) async fn run(args: RunArgs) -> u8 {
         match run_one(&args, file, &destinations, &mut shown, &mut beside, &stop).await {
             Ok(report) => {
                 remember(&args, &report).await;
+                let title = format!("batchsql {}", report.scenario["name"].as_str().unwrap_or_default());
+                github::tell(&title, report.verdict, &report.reasons, &report.gates, &report::markdown::text(&report));
                 codes.extend([exit_code(&report), show(&args, &report)]);
             }
             Err(Refused { error, secrets }) => {

@@ -8,7 +8,7 @@
 //! - [`table`]: rows and columns, the data all of them share
 //! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
 //! - [`runner`]: the phases of a run; `container`: targets that are started for it
-//! - `history`: past runs in a store of their own
+//! - `history`: past runs in a store of their own; `digest`: what they say together
 //! - [`serve`]: past runs over HTTP; [`doctor`]: how the stack around them is
 //! - [`telemetry`]: what leaves the program while runs go on
 //! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
@@ -16,6 +16,7 @@
 pub mod cli;
 mod commands;
 mod container;
+mod digest;
 pub mod doctor;
 pub mod environment;
 pub mod gate;
@@ -55,6 +56,7 @@ pub async fn run(cli: cli::Cli) -> u8 {
         cli::Command::Verify(args) => commands::verify(args).await,
         cli::Command::Doctor(args) => doctor::command::doctor(args).await,
         cli::Command::History(args) => history::command::history(&args),
+        cli::Command::Report(args) => digest::command::report(&args),
         cli::Command::Proxy(args) => proxy::command::proxy(&args).await,
         cli::Command::Schema => commands::schema(),
         cli::Command::Serve(args) => serve::command::serve(&args).await,

@@ -7,7 +7,7 @@ pub(crate) mod anomaly;
 pub(crate) mod changes;
 pub(crate) mod command;
 pub(crate) mod folders;
-mod show;
+pub(crate) mod show;
 mod store;
 
 use std::collections::BTreeMap;
