@@ -46,6 +46,18 @@ pub enum Command {
         batchsql run scenarios/quickstart.yaml --database-url postgres://user:password@127.0.0.1/test\n  \
         batchsql run scenarios/quickstart.yaml --set workload.batch_insert.pipeline.flush_size=1000")]
     Run(Box<RunArgs>),
+    /// Hold two sides against each other: scenarios run in turns, or saved reports.
+    ///
+    /// Every figure gets a ratio with a 95 % interval and a verdict: better, worse, no difference shown, or too noisy to say. Without
+    /// gates the exit code is 0 even if a side is worse.
+    #[command(after_help = "Examples:\n  \
+        batchsql compare scenarios/compare/sqlite_off.yaml scenarios/compare/sqlite_aggressive.yaml\n  \
+        batchsql compare scenarios/quickstart.yaml --before workload.batch_insert.pipeline.flush_size=50 \
+        --after workload.batch_insert.pipeline.flush_size=500\n  \
+        batchsql compare scenarios/quickstart.yaml --aa --pairs 5\n  \
+        batchsql compare old.yaml new.yaml --gate 'response.p99 <= before * 1.10'\n  \
+        batchsql compare reports/RUN-BEFORE reports/RUN-AFTER")]
+    Compare(CompareArgs),
     /// Validate scenarios and print their plans; connects to nothing.
     #[command(after_help = "Example: batchsql check scenarios/arrival_rate.yaml")]
     Check(CheckArgs),
@@ -88,7 +100,7 @@ pub enum Command {
 }
 
 /// Which scenarios, and what is changed in them.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Scenarios {
     /// Scenario files (YAML).
     #[arg(required = true, value_name = "SCENARIO")]
@@ -184,6 +196,48 @@ pub struct PushArgs {
     /// Name of this harness in what is pushed [default: host:pid].
     #[arg(long, value_name = "NAME", env = "BATCHSQL_INSTANCE")]
     pub instance: Option<String>,
+}
+
+/// `batchsql compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The sides: one scenario or two, or two saved reports (`report.json`, or the folder of a run).
+    #[command(flatten)]
+    pub scenarios: Scenarios,
+    /// Override a value of the first side alone; may be given several times.
+    #[arg(long, value_name = "PATH.TO.KEY=VALUE")]
+    pub before: Vec<String>,
+    /// Override a value of the second side alone; may be given several times.
+    #[arg(long, value_name = "PATH.TO.KEY=VALUE")]
+    pub after: Vec<String>,
+    /// Run one scenario against itself: what is found is noise.
+    #[arg(long)]
+    pub aa: bool,
+    /// Runs of each side.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = pairs)]
+    pub pairs: usize,
+    /// A condition on the second side, e.g. "response.p99 <= before * 1.10"; may be given several times.
+    #[arg(long, value_name = "GATE")]
+    pub gate: Vec<String>,
+    /// Where the noise would have hidden a change of this share, "too noisy to say" is said.
+    #[arg(long, value_name = "SHARE", default_value = "10%", value_parser = crate::comparing::command::share)]
+    pub detect: f64,
+    /// Compare saved reports of different circumstances too, each related to its own machine's calibration.
+    #[arg(long)]
+    pub across_machines: bool,
+    /// Where the comparison's folder is made, with those of its runs in it.
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub report_dir: PathBuf,
+    /// Print the comparison as JSON on standard output and nothing else.
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress and no table.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+fn pairs(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|pairs| (1..=50).contains(pairs)).ok_or_else(|| "write a number from 1 to 50".to_owned())
 }
 
 /// `batchsql check`.

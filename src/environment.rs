@@ -1,14 +1,18 @@
 //! Where a run takes place and what it costs: the fingerprint two reports are compared by, and the harness's own use of CPU and
 //! memory. What cannot be learnt is left empty; it never stops a run.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
-use crate::report::{Environment, Resources, TargetSeen};
+use crate::report::{Calibration, Environment, Resources, TargetSeen};
 
 /// This machine; `target` is left for the run to fill.
 #[must_use]
@@ -25,6 +29,7 @@ pub fn fingerprint() -> Environment {
         os: System::long_os_version().or_else(|_| System::name()).unwrap_or_default(),
         kernel: System::kernel_version().unwrap_or_default(),
         target: TargetSeen::default(),
+        calibration: None,
     }
 }
 
@@ -38,13 +43,64 @@ fn git_commit() -> Option<String> {
 /// What this process has used so far.
 #[must_use]
 pub fn resources() -> Resources {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
-        return Resources { cpu_seconds: 0.0, rss_bytes_max: rss_now() };
+    used(UsageWho::RUSAGE_SELF).unwrap_or_else(|| Resources { rss_bytes_max: rss_now(), ..Resources::default() })
+}
+
+/// A fixed piece of work, at most a fifth of a second of it: what this machine can do now. `folder` is where the disk is tried.
+#[must_use]
+pub fn calibrate(folder: &Path) -> Calibration {
+    const TRIES: u32 = 8;
+    const LOOPS: u32 = 1_000;
+    let mut best = f64::INFINITY;
+    for _ in 0..TRIES {
+        let began = Instant::now();
+        let mut value = std::hint::black_box(1_u64);
+        for _ in 0..LOOPS {
+            // Each needs the one before, so that a wider processor does not skip any.
+            for step in 0..1_000_u64 {
+                value = (value ^ step).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(7);
+            }
+        }
+        std::hint::black_box(value);
+        best = best.min(began.elapsed().as_secs_f64());
+    }
+    Calibration { cpu_loops_per_second: f64::from(LOOPS) / best, fsync_ms: fsync_ms(&folder.join("calibration.tmp")).ok().flatten() }
+}
+
+fn fsync_ms(path: &Path) -> std::io::Result<Option<f64>> {
+    /// Whichever is reached first.
+    const MOST: (usize, Duration) = (9, Duration::from_millis(100));
+    let began = Instant::now();
+    let mut file = File::create(path)?;
+    let mut times = Vec::new();
+    let mut measure = || {
+        while times.len() < MOST.0 && began.elapsed() < MOST.1 {
+            let began = Instant::now();
+            file.write_all(&[0x5a; 4096])?;
+            file.sync_all()?;
+            times.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(())
     };
+    let measured: std::io::Result<()> = measure();
+    std::fs::remove_file(path)?;
+    measured?;
+    times.sort_by(f64::total_cmp);
+    Ok(times.get(times.len() / 2).copied())
+}
+
+/// CPU time and greatest resident set of the child processes that were waited for.
+#[must_use]
+pub fn children() -> Resources {
+    used(UsageWho::RUSAGE_CHILDREN).unwrap_or_default()
+}
+
+fn used(who: UsageWho) -> Option<Resources> {
+    let usage = getrusage(who).ok()?;
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     // Kibibytes everywhere but on Apple's systems.
     let unit = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
-    Resources { cpu_seconds: micros as f64 / 1e6, rss_bytes_max: usage.max_rss().unsigned_abs() * unit }
+    Some(Resources { cpu_seconds: micros as f64 / 1e6, rss_bytes_max: usage.max_rss().unsigned_abs() * unit, ..Resources::default() })
 }
 
 /// Resident memory of this process now; 0 where it cannot be read.
@@ -86,6 +142,15 @@ mod tests {
         let most = resources().rss_bytes_max;
         // The two are read by different ways, which may round differently.
         assert!(most + (4 << 20) >= now, "{most} < {now}");
+    }
+
+    #[test]
+    fn a_machine_is_calibrated_and_nothing_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = calibrate(folder.path());
+        assert!(found.cpu_loops_per_second > 1_000.0 && found.fsync_ms.is_some_and(|ms| ms > 0.0), "{found:?}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(calibrate(&folder.path().join("missing")).fsync_ms, None);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Gate {
     pub window: Option<Duration>,
     /// Stops the load once the condition was missed for this long; whole seconds.
     pub abort_after: Option<Duration>,
+    /// Whether `limit` is a factor of a comparison's first side (`before * 1.10`).
+    pub relative: bool,
 }
 
 /// How long a gate with `abort: true` must be missed when it does not say `for`.
@@ -56,6 +58,10 @@ pub enum Metric {
     Rejected,
     Unknown,
     Dropped,
+    CpuSecondsPerOperation,
+    MemoryBytesMax,
+    DatabaseWritesPerSecond,
+    WalBytes,
 }
 
 /// A field of `integrity` in `report.json`.
@@ -146,7 +152,7 @@ const POINTS: [(&str, Point); 8] = [
     ("p999", Point::P999),
     ("max", Point::Max),
 ];
-const COUNTS: [(&str, Metric); 10] = [
+const COUNTS: [(&str, Metric); 14] = [
     ("rows_per_second", Metric::RowsPerSecond),
     ("requests_per_second", Metric::RequestsPerSecond),
     ("error_rate", Metric::ErrorRate),
@@ -157,6 +163,10 @@ const COUNTS: [(&str, Metric); 10] = [
     ("rejected", Metric::Rejected),
     ("unknown", Metric::Unknown),
     ("dropped", Metric::Dropped),
+    ("cpu_seconds_per_operation", Metric::CpuSecondsPerOperation),
+    ("memory_bytes_max", Metric::MemoryBytesMax),
+    ("database_writes_per_second", Metric::DatabaseWritesPerSecond),
+    ("wal_bytes", Metric::WalBytes),
 ];
 const OPS: [(&str, Op); 6] =
     [("<=", Op::AtMost), (">=", Op::AtLeast), ("==", Op::Equal), ("!=", Op::NotEqual), ("<", Op::Below), (">", Op::Above)];
@@ -324,9 +334,15 @@ impl Metric {
         )
     }
 
+    /// Whether only `batchsql compare` knows it.
+    fn is_of_comparisons(self) -> bool {
+        matches!(self, Metric::CpuSecondsPerOperation | Metric::MemoryBytesMax | Metric::DatabaseWritesPerSecond | Metric::WalBytes)
+    }
+
     /// Says what is wrong with `unit` for this metric, if anything.
     fn unit_problem(self, unit: Unit) -> Option<&'static str> {
         match (self, unit) {
+            (metric, _) if metric.is_of_comparisons() => Some("is known to comparisons: write e.g. `<= before * 1.10` in compare --gate"),
             (Metric::Latency(..), Unit::None | Unit::Percent) => Some("needs a duration with its unit, e.g. 50ms"),
             (Metric::Latency(..), _) | (_, Unit::None) => None,
             (Metric::ErrorRate | Metric::Integrity(Finding::Rate), Unit::Percent) => None,
@@ -350,6 +366,12 @@ impl FromStr for Gate {
             .ok_or_else(|| format!("`{text}`: the comparison is one of <, <=, >, >=, == and !="))?;
         let metric: Metric = metric.trim().parse()?;
         let limit = rest[sign.len()..].trim();
+        if let Some(factor) = limit.strip_prefix("before") {
+            let limit =
+                factor_of(factor).ok_or_else(|| format!("`{text}`: `{limit}` is no limit; write `before` or e.g. `before * 1.10`"))?;
+            let (text, unit, phase) = (text.to_owned(), Unit::None, Phase::Main);
+            return Ok(Self { text, metric, op, limit, unit, phase, window: None, abort_after: None, relative: true });
+        }
         let end = limit.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(limit.len());
         let (digits, suffix) = limit.split_at(end);
         let number = digits.parse::<f64>().ok().filter(|n| n.is_finite());
@@ -359,8 +381,27 @@ impl FromStr for Gate {
         if let Some(problem) = metric.unit_problem(unit) {
             return Err(format!("`{text}`: {metric} {problem}"));
         }
-        Ok(Self { text: text.to_owned(), metric, op, limit: number, unit, phase: Phase::Main, window: None, abort_after: None })
+        Ok(Self {
+            text: text.to_owned(),
+            metric,
+            op,
+            limit: number,
+            unit,
+            phase: Phase::Main,
+            window: None,
+            abort_after: None,
+            relative: false,
+        })
     }
+}
+
+/// What stands behind `before`: nothing, or `* factor`.
+fn factor_of(text: &str) -> Option<f64> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Some(1.0);
+    }
+    text.strip_prefix('*')?.trim().parse().ok().filter(|factor: &f64| factor.is_finite() && *factor > 0.0)
 }
 
 /// The mapping form.
@@ -488,7 +529,10 @@ mod tests {
         assert_eq!(gate.text, "response.p99<50ms");
         let gate: Gate = "error_rate <= 0.1 %".parse().unwrap();
         assert_eq!((gate.metric, gate.op, gate.limit, gate.unit), (Metric::ErrorRate, Op::AtMost, 0.1, Unit::Percent));
-        assert_eq!(Metric::names().len(), 10 + 10 * 8 + 10);
+        assert_eq!(Metric::names().len(), 10 + 10 * 8 + 14);
+        let gate: Gate = "wal_bytes<=before*1.10".parse().unwrap();
+        assert_eq!((gate.metric, gate.op, gate.limit, gate.relative), (Metric::WalBytes, Op::AtMost, 1.1, true));
+        assert_eq!("response.p99 <= before".parse::<Gate>().map(|gate| gate.limit), Ok(1.0));
     }
 
     #[test]
@@ -500,6 +544,14 @@ mod tests {
         assert_eq!(error("dropped == 0%"), "`dropped == 0%`: dropped is a plain number without a unit");
         assert_eq!(error("response.p99 < 5 parsecs"), "`response.p99 < 5 parsecs`: unknown unit `parsecs`; write %, ns, us, ms, s or m");
         assert_eq!(error("dropped = 0"), "`dropped = 0`: the comparison is one of <, <=, >, >=, == and !=");
+        assert_eq!(
+            error("wal_bytes < 5"),
+            "`wal_bytes < 5`: wal_bytes is known to comparisons: write e.g. `<= before * 1.10` in compare --gate"
+        );
+        assert_eq!(
+            error("response.p99 <= before + 5"),
+            "`response.p99 <= before + 5`: `before + 5` is no limit; write `before` or e.g. `before * 1.10`"
+        );
         assert!(error("dropped == -1").contains("`-1` is no limit"));
         assert!(error("dropped == 1.2.3").contains("`1.2.3` is no limit"));
         assert!(

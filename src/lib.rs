@@ -7,14 +7,16 @@
 //! - [`pipeline`]: the batch writer, also a library of its own, with [`metrics`] as one of its observers
 //! - [`table`]: rows and columns, the data all of them share
 //! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
-//! - [`runner`]: the phases of a run; `container`: targets that are started for it
 //! - `history`: past runs in a store of their own; `digest`: what they say together
+//! - [`runner`]: the phases of a run; `container`: targets that are started for it; [`compare`]: two sides held against each other
 //! - [`serve`]: past runs over HTTP; [`doctor`]: how the stack around them is
 //! - [`telemetry`]: what leaves the program while runs go on
 //! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
 
 pub mod cli;
 mod commands;
+pub mod compare;
+mod comparing;
 mod container;
 mod digest;
 pub mod doctor;
@@ -52,6 +54,7 @@ pub async fn run(cli: cli::Cli) -> u8 {
     }
     match cli.command {
         cli::Command::Run(args) => commands::run(*args).await,
+        cli::Command::Compare(args) => comparing::command::compare(args).await,
         cli::Command::Check(args) => commands::check(&args),
         cli::Command::Verify(args) => commands::verify(args).await,
         cli::Command::Doctor(args) => doctor::command::doctor(args).await,

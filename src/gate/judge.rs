@@ -88,6 +88,7 @@ fn measured(metric: Metric, sample: &Sample) -> Option<f64> {
         Metric::Rejected => count(outcomes.rejected),
         Metric::Unknown => count(outcomes.unknown),
         Metric::Dropped => count(outcomes.dropped),
+        Metric::CpuSecondsPerOperation | Metric::MemoryBytesMax | Metric::DatabaseWritesPerSecond | Metric::WalBytes => None,
     }
 }
 

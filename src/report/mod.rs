@@ -9,6 +9,7 @@ pub mod markdown;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod timeline;
+pub mod versus;
 mod words;
 
 use std::collections::BTreeMap;
@@ -85,6 +86,9 @@ pub struct Report {
     /// What only requests have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpReport>,
+    /// What the load cost the target, as far as it can be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetUse>,
 }
 
 /// Where a run took place.
@@ -106,6 +110,33 @@ pub struct Environment {
     pub kernel: String,
     /// What was driven.
     pub target: TargetSeen,
+    /// What this machine could do just before the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+}
+
+/// A fixed piece of work, so that figures of different machines can be related to it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Rounds of 1,000 dependent multiplications a second on one core, the best of several tries.
+    pub cpu_loops_per_second: f64,
+    /// Median time to write 4 KiB to a file in the report folder and have the disk confirm it; null where that failed.
+    pub fsync_ms: Option<f64>,
+}
+
+/// What the load cost the target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TargetUse {
+    /// Transactions that wrote: of the whole server (Postgres, MySQL), of the run (SQLite), of the gateway's log and quotas.
+    pub database_writes: Option<u64>,
+    /// The same a second, from the first intended start to the end of the drain.
+    pub database_writes_per_second: Option<f64>,
+    /// Bytes of write-ahead log: written (Postgres, MySQL), or the greatest size of its file (SQLite).
+    pub wal_bytes: Option<u64>,
+    /// User and system time of the gateway's process, from its start to its end.
+    pub cpu_seconds: Option<f64>,
+    /// Greatest resident set of the gateway's process.
+    pub rss_bytes_max: Option<u64>,
 }
 
 /// The target as it named itself.
@@ -254,6 +285,9 @@ pub struct HttpReport {
     pub bytes_received: u64,
     /// Each kind of request.
     pub routes: Vec<Route>,
+    /// The distribution of `time_to_first_token`, as in `histograms`; empty without streams.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub time_to_first_token_histogram: String,
 }
 
 /// One kind of request.
@@ -452,6 +486,12 @@ pub struct Resources {
     pub cpu_seconds: f64,
     /// Greatest resident set.
     pub rss_bytes_max: u64,
+    /// User and system time from the first intended start to the end of the drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_cpu_seconds: Option<f64>,
+    /// Greatest resident set until the end of the drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_rss_bytes_max: Option<u64>,
 }
 
 /// HDR histograms, V2+DEFLATE, base64, nanoseconds.
@@ -482,7 +522,7 @@ pub fn write_all(folder: &Path, report: &Report) -> anyhow::Result<()> {
 }
 
 /// Under another name first, so that nobody ever reads half a report.
-fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
     let unfinished = path.with_added_extension("tmp");
     let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path));
     if written.is_err() {

@@ -60,6 +60,7 @@ pub(crate) fn passed() -> Report {
                 method: "prepared".to_owned(),
                 container: None,
             },
+            calibration: None,
         },
         verdict: Verdict::Pass,
         reasons: Vec::new(),
@@ -93,9 +94,10 @@ pub(crate) fn passed() -> Report {
             gate("error_rate == 0", true, Verdict::Pass, Some(0.0), "0 of 200,000"),
             gate("response.p99 < 50ms", false, Verdict::Pass, Some(8.5), "8.50 ms"),
         ],
-        resources: Resources { cpu_seconds: 1.43, rss_bytes_max: 64_000_000 },
+        resources: Resources { cpu_seconds: 1.43, rss_bytes_max: 64_000_000, ..Resources::default() },
         histograms: Histograms::default(),
         http: None,
+        target: None,
     }
 }
 
@@ -194,7 +196,7 @@ pub(crate) fn violated() -> Report {
             gate("response.p99 < 50ms", false, Verdict::Fail, Some(61.2), "61.2 ms"),
             gate("response.p999 < 80ms", false, Verdict::Inconclusive, None, "too few samples for p99.9"),
         ],
-        resources: Resources { cpu_seconds: 31.4, rss_bytes_max: 91_000_000 },
+        resources: Resources { cpu_seconds: 31.4, rss_bytes_max: 91_000_000, ..Resources::default() },
         ..passed()
     }
 }
@@ -274,6 +276,7 @@ pub(crate) fn answered() -> Report {
             bytes_sent: 8_300_000,
             bytes_received: 25_600_000,
             routes: vec![route("chat", 17_939, 2.9), route("stream", 2_061, 4.4)],
+            time_to_first_token_histogram: String::new(),
         }),
         ..passed()
     }

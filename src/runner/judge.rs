@@ -10,7 +10,7 @@ use crate::gate::{self, Evidence, Gate, Sample};
 use crate::recorder::{Phase, Recorder, Stats};
 use crate::report::{
     Environment, GateResult, Histograms, HttpReport, Integrity, IntegrityVerdict, Latencies, Outcomes, Phase as PhaseReport, Rate, Report,
-    SCHEMA_VERSION, TargetSeen, Throughput, Verdict,
+    Resources, SCHEMA_VERSION, TargetSeen, TargetUse, Throughput, Verdict,
 };
 use crate::scenario::Workload;
 use crate::schedule::Schedule;
@@ -41,7 +41,7 @@ pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Wat
         seed: run.scenario.seed,
         scenario: crate::redact::redacted_scenario(&run.scenario, &run.options.secrets),
         reproduce: run.options.reproduce.clone(),
-        environment: Environment { target: seen(run, drive), ..environment::fingerprint() },
+        environment: Environment { target: seen(run, drive), calibration: Some(run.calibration), ..environment::fingerprint() },
         verdict,
         reasons,
         notes: notes(run, &main, &watched),
@@ -57,10 +57,20 @@ pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Wat
         error_examples: errors.examples.iter().map(|(class, message)| (class.clone(), redact(message))).collect(),
         integrity,
         gates,
-        resources: environment::resources(),
+        resources: Resources {
+            load_cpu_seconds: Some(phases.used.cpu_seconds),
+            load_rss_bytes_max: Some(phases.used.rss_bytes_max),
+            ..environment::resources()
+        },
         histograms: Histograms { response: main.response.encode(), service: main.service.encode(), lag: main.lag.encode() },
         http,
+        target: drive.used().map(|used| TargetUse { database_writes_per_second: writes_per_second(&used, phases), ..used }),
     }
+}
+
+fn writes_per_second(used: &TargetUse, phases: &Phases) -> Option<f64> {
+    let length = phases.drain_end.as_secs_f64();
+    used.database_writes.filter(|_| length > 0.0).map(|writes| writes as f64 / length)
 }
 
 /// Whether something failed, and whatever did lost its connection.

@@ -18,9 +18,10 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::container::{self, Container};
+use crate::environment;
 use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
 use crate::recorder::Recorder;
-use crate::report::{HttpReport, Integrity, IntegrityVerdict, Report, TargetSeen};
+use crate::report::{Calibration, HttpReport, Integrity, IntegrityVerdict, Report, Resources, TargetSeen, TargetUse};
 use crate::scenario::{Scenario, VerifyMethod, Workload};
 use crate::schedule::Schedule;
 use crate::target::PoolUse;
@@ -77,6 +78,8 @@ pub(crate) struct Run {
     pub(crate) stage: Arc<Stage>,
     /// Ends the load of this run alone.
     pub(crate) stop: CancellationToken,
+    /// What the machine could do just before.
+    pub(crate) calibration: Calibration,
 }
 
 /// What is done to a target, once it is connected: one file a workload.
@@ -107,6 +110,11 @@ pub(crate) trait Drive: Send {
 
     /// What only requests have.
     fn http(&self) -> Option<HttpReport> {
+        None
+    }
+
+    /// What the load cost the target, once it has ended.
+    fn used(&self) -> Option<TargetUse> {
         None
     }
 
@@ -159,6 +167,8 @@ pub(crate) struct Phases {
     pub(crate) verify_end: Duration,
     /// Whether the target went away during the load.
     pub(crate) target_gone: bool,
+    /// CPU time of the load and its drain, and the greatest resident set until then.
+    pub(crate) used: Resources,
 }
 
 /// Runs `scenario` and writes its report; a container for it is started before and removed after everything else.
@@ -182,6 +192,7 @@ async fn run_on(id: &str, scenario: Scenario, options: Options, container: Optio
         exports.push_metrics(); // every counter at zero before it grows, or rate() does not see it grow
     }
     run.stage.enter(if run.scenario.load.warmup.0.is_zero() { "main" } else { "warmup" });
+    let before = environment::resources();
     let monitor = Monitor::start(&run, drive.gauges());
     let offered = drive.offer(&run).await;
     let load_end = run.epoch.elapsed();
@@ -189,12 +200,14 @@ async fn run_on(id: &str, scenario: Scenario, options: Options, container: Optio
     run.stage.enter("drain");
     drive.drain(&run).await;
     let drain_end = run.epoch.elapsed();
+    let after = environment::resources();
+    let used = Resources { cpu_seconds: after.cpu_seconds - before.cpu_seconds, ..after };
     let watched = monitor.finish().await;
     run.stage.enter("verify");
     let integrity = prove(&run, drive.as_mut()).await;
     let target_gone = judge::lost_connections(&run.tally.errors()) && drive.gone(&integrity).await;
     drive.end().await;
-    let phases = Phases { load: offered, load_end, drain_end, verify_end: run.epoch.elapsed(), target_gone };
+    let phases = Phases { load: offered, load_end, drain_end, verify_end: run.epoch.elapsed(), target_gone, used };
     run.stage.end();
     let report = judge::report(&run, drive.as_ref(), &phases, watched, integrity, began.elapsed());
     if let Some(reporter) = &run.reporter {
@@ -241,6 +254,7 @@ impl Run {
     ) -> anyhow::Result<Self> {
         let kept = serde_json::to_vec_pretty(&crate::redact::redacted_scenario(&scenario, &options.secrets))?;
         std::fs::write(folder.join(verify::SCENARIO_FILE), kept).with_context(|| format!("{} cannot be written", folder.display()))?;
+        let calibration = environment::calibrate(folder);
         let windows = scenario.gates.iter().filter_map(|gate| gate.window).collect();
         let epoch = Instant::now();
         Ok(Self {
@@ -254,6 +268,7 @@ impl Run {
             started_at: jiff::Timestamp::now().to_string(),
             stage: Arc::new(Stage::new(reporter.clone())),
             stop: options.stop.child_token(),
+            calibration,
             epoch,
             scenario,
             options,
@@ -291,9 +306,13 @@ fn make_folder(report_dir: &Path, id: &str) -> anyhow::Result<PathBuf> {
 
 /// `<UTC time>-<scenario>-<four hex digits>`: sorts by time, says what it was, and differs between runs of one second.
 fn run_id(scenario: &Scenario) -> String {
+    new_id(&scenario.name)
+}
+
+/// An id of something called `name` that begins now.
+pub(crate) fn new_id(name: &str) -> String {
     let now = jiff::Timestamp::now();
-    let slug: String =
-        scenario.name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).take(40).collect();
+    let slug: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).take(40).collect();
     // Clock bits and process id, not the seed: two runs of one scenario must not share a folder.
     let mixed = (now.as_nanosecond() as u64 ^ u64::from(std::process::id()).rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{}-{slug}-{:04x}", now.strftime("%Y%m%d-%H%M%S"), mixed >> 48)

@@ -54,6 +54,9 @@ pub struct Start {
     /// The reference gateway; without channels it leads to the upstream, without users it knows the scenario's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<gateway::Config>,
+    /// Whether the gateway is a process of its own, so that its CPU time and memory are told apart from the load's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub own_process: bool,
 }
 
 /// Which HTTP is spoken.

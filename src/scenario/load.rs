@@ -267,7 +267,9 @@ mod tests {
         let mut names = Vec::new();
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
         let read = |folder: std::path::PathBuf| std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
-        for path in ["", "compose", "containers"].into_iter().flat_map(|part| read(folder.join(part))).filter(|path| path.is_file()) {
+        for path in
+            ["", "compare", "compose", "containers"].into_iter().flat_map(|part| read(folder.join(part))).filter(|path| path.is_file())
+        {
             let text = std::fs::read_to_string(&path).unwrap();
             let mut tree = tree::parse(&text).0.unwrap();
             assert_eq!(interpolate::interpolate(&mut tree, &|_| None).refusals, []);
@@ -277,9 +279,14 @@ mod tests {
             // Of compose they say so, beside a scenario of the same database elsewhere.
             let name = loaded.scenario.name.strip_prefix("compose_").unwrap_or(&loaded.scenario.name);
             assert_eq!(name, path.file_stem().unwrap().to_str().unwrap());
+            let of_compose = path.parent().is_some_and(|folder| folder.ends_with("compose"));
+            let program = if of_compose { "--rm --use-aliases harness run" } else { "batchsql run" };
             assert!(
                 text.starts_with("# For ")
-                    && text.contains(&format!("batchsql run {}", path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display())),
+                    && [format!("{program} {}", path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display())]
+                        .into_iter()
+                        .chain([format!("batchsql compare scenarios/compare/{name}.yaml"), format!(".yaml scenarios/compare/{name}.yaml")])
+                        .any(|command| text.contains(&command)),
                 "{path:?}"
             );
             // What reports keep is a valid scenario again.

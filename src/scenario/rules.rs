@@ -146,6 +146,9 @@ impl Rules {
         let requests = scenario.workload.batch_insert().is_none();
         for (index, gate) in scenario.gates.iter().enumerate() {
             let path = format!("gates.{index}");
+            self.when(gate.relative, &path, || {
+                format!("`{}` needs another side; give it to batchsql compare as --gate, or write a limit here", gate.text)
+            });
             match gate.metric {
                 Metric::RowsPerSecond if requests => {
                     self.when(true, &path, || "rows_per_second is of batch inserts; write requests_per_second".to_owned());

@@ -364,6 +364,32 @@ pub trait Target: Send + Sync {
 
     /// How busy the pool is now.
     fn pool(&self) -> PoolUse;
+
+    /// What was written until now; what cannot be learnt is `None`.
+    async fn written(&self) -> Counters {
+        Counters::default()
+    }
+}
+
+/// How much a database has written since some moment; only differences mean something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Transactions that wrote.
+    pub transactions: Option<u64>,
+    /// Bytes of write-ahead log.
+    pub wal_bytes: Option<u64>,
+}
+
+/// How long a database may take to say what it has written.
+pub(crate) const COUNTERS_LIMIT: Duration = Duration::from_secs(2);
+
+impl Counters {
+    /// What was added since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Counters) -> Counters {
+        let added = |now: Option<u64>, then: Option<u64>| now.zip(then).map(|(now, then)| now.saturating_sub(then));
+        Counters { transactions: added(self.transactions, before.transactions), wal_bytes: added(self.wal_bytes, before.wal_bytes) }
+    }
 }
 
 /// What [`connect`] needs to know of a run beside its target.

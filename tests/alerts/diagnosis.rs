@@ -110,7 +110,8 @@ async fn mysql_shows_sessions_slow_statements_blockers_and_bloat(url: &str) {
             break row.get_unchecked::<u64, _>("blocking_pid");
         }
         assert!(began.elapsed() < PATIENCE, "nobody was seen waiting");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // InnoDB looks anew only when nobody has asked for 100 ms.
+        tokio::time::sleep(Duration::from_millis(300)).await;
     };
     assert_eq!(blocker, held_by);
     while !mysql(&mut user, one(&queries, "time >= 1")).await.iter().any(|row| row.get_unchecked::<u64, _>(0) == waiting) {

@@ -187,7 +187,7 @@ fn set_and_seed_change_the_scenario_and_are_reproduced() {
 fn usage_errors_end_with_2() {
     let place = Place::new();
     place.batchsql(&["frobnicate"]).refused(&["unrecognized subcommand", "frobnicate"]);
-    place.batchsql(&[]).refused(&["Usage: batchsql <COMMAND>"]);
+    place.batchsql(&[]).refused(&["Usage: batchsql [OPTIONS] <COMMAND>"]);
     place.batchsql(&["run"]).refused(&["<SCENARIO>"]);
     place.batchsql(&["run", "x.yaml", "--metrics-listen", "nowhere"]).refused(&["--metrics-listen", "nowhere"]);
     place.batchsql(&["run", "x.yaml", "--seed", "many"]).refused(&["--seed", "many"]);

@@ -7,6 +7,8 @@ mod browser;
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;
+mod compare;
+mod costs;
 mod database;
 mod gone;
 mod harnesses;

@@ -65,6 +65,8 @@ pub(super) struct State {
     pub(super) pending: u64,
     /// Rows that will never be there, or of which nobody can say.
     pub(super) lost: u64,
+    /// Batches that were committed.
+    pub(super) committed: u64,
 }
 
 impl Log {
@@ -78,7 +80,13 @@ impl Log {
             concurrency: Some(target.pool().max as usize),
             ..PipelineConfig::default()
         };
-        let watch = Arc::new(Watch { waiting: Mutex::default(), pending: AtomicU64::new(0), lost: AtomicU64::new(0), stats });
+        let watch = Arc::new(Watch {
+            waiting: Mutex::default(),
+            pending: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+            stats,
+        });
         // A key that is there already is another gateway's row: it must be told, not ignored.
         let plan = WritePlan { table: table(), conflict: Conflict::Error, method: Method::Auto };
         let observer: Arc<dyn Observer> = watch.clone();
@@ -112,7 +120,9 @@ impl Log {
     }
 
     pub(super) fn state(&self) -> State {
-        State { pending: self.watch.pending.load(Ordering::Relaxed), lost: self.watch.lost.load(Ordering::Relaxed) }
+        let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let watch = &self.watch;
+        State { pending: number(&watch.pending), lost: number(&watch.lost), committed: number(&watch.committed) }
     }
 
     /// Writes what waits, and ends.
@@ -152,6 +162,7 @@ struct Watch {
     waiting: Mutex<HashMap<u64, oneshot::Sender<bool>>>,
     pending: AtomicU64,
     lost: AtomicU64,
+    committed: AtomicU64,
     stats: Stats,
 }
 
@@ -189,7 +200,10 @@ impl Observer for Watch {
     fn finished(&self, batch: &BatchInfo<'_>, outcome: &BatchOutcome, _: Duration) {
         let ids: Vec<u64> = batch.entries.iter().map(|entry| entry.id).collect();
         let reason = match outcome {
-            BatchOutcome::Acknowledged { .. } => None,
+            BatchOutcome::Acknowledged { .. } => {
+                self.committed.fetch_add(1, Ordering::Relaxed);
+                None
+            }
             BatchOutcome::Rejected(failure) => Some(failure.to_string()),
             BatchOutcome::Unknown(failure) => Some(format!("nobody can say whether: {failure}")),
         };

@@ -272,7 +272,8 @@ async fn health(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
         "status": if log.lost == 0 { "ok" } else { "degraded" },
         "uptime_seconds": gateway.started.elapsed().as_secs(),
         "users": gateway.accounts.len(),
-        "database": {"name": info.name, "version": info.version, "settings": settings, "wal": wal},
+        "database": {"name": info.name, "version": info.version, "settings": settings, "wal": wal,
+            "writes": gateway.store.committed() + log.committed},
         "log": {"batched": gateway.config.log.batch.enabled, "pending": log.pending, "lost": log.lost},
     }))
 }

@@ -2,6 +2,7 @@
 //! and written by the pipeline. Both stay when the gateway ends.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -28,6 +29,8 @@ const UPSERT_MYSQL: &str = "INSERT INTO users (name, quota, used) VALUES (?, ?, 
 pub(super) struct Store {
     backend: Backend,
     stats: Stats,
+    /// Transactions that changed something.
+    committed: AtomicU64,
 }
 
 enum Backend {
@@ -84,7 +87,7 @@ impl Store {
                 open: Semaphore::new(most as usize),
             }))
         };
-        Ok(Self { backend, stats })
+        Ok(Self { backend, stats, committed: AtomicU64::new(0) })
     }
 
     /// Makes the tables that are not there, writes the users into theirs, and returns the log's largest id.
@@ -163,7 +166,13 @@ impl Store {
             }
         }
         self.stats.database_query(began.elapsed());
+        self.committed.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// How many transactions changed something until now.
+    pub(super) fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Relaxed)
     }
 }
 

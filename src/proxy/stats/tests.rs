@@ -235,7 +235,7 @@ async fn whatever_is_wrong_with_the_database_memory_answers_and_says_so() {
         (broken, "it answered 500"),
         (empty, "no aiproxy_* series"),
         (wrong, "\"x\" for a number"),
-        (silent.local_addr().unwrap(), "no answer within 1 s"),
+        (silent.local_addr().unwrap(), "no answer within 1s"),
         (nobody, "refused"),
     ] {
         let vm_url = Some(format!("http://ann:s3cret@{at}"));

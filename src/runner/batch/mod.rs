@@ -15,9 +15,9 @@ use crate::ledger::{self, LedgerWriter};
 use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
 use crate::pipeline::observer::Observer;
 use crate::pipeline::{Pipeline, default_concurrency};
-use crate::report::{Integrity, TargetSeen};
+use crate::report::{Integrity, TargetSeen, TargetUse};
 use crate::scenario::{BatchInsert, Scenario, TargetConfig};
-use crate::target::{self, PoolUse, Target, WritePlan};
+use crate::target::{self, Counters, Database, PoolUse, Target, WritePlan};
 use crate::telemetry::trace::RunTrace;
 use observe::Watch;
 
@@ -28,6 +28,8 @@ struct Batch {
     watch: Arc<Watch>,
     /// Until it is drained.
     pipeline: Option<Arc<Pipeline>>,
+    /// What the target had written before the load, and what it had when all was drained.
+    written: [Counters; 2],
 }
 
 /// Connects to `reached`, makes the table and starts the pipeline.
@@ -54,7 +56,8 @@ pub(super) async fn begin(
         Watch::new(Arc::clone(&run.recorder), ledger, Arc::clone(&run.tally), run.scenario.load.max_in_flight, run.reporter.clone());
     let watch = Arc::new(watch);
     let pipeline = Some(Arc::new(start_pipeline(&run, &insert, &target, &plan, &watch)?));
-    Ok((run, Box::new(Batch { insert, target, plan, watch, pipeline })))
+    let written = [target.written().await, Counters::default()];
+    Ok((run, Box::new(Batch { insert, target, plan, watch, pipeline, written })))
 }
 
 fn context<'a>(scenario: &'a Scenario, insert: &BatchInsert, report_dir: &'a Path, run_id: &'a str, create: bool) -> target::Context<'a> {
@@ -116,6 +119,7 @@ impl Drive for Batch {
             Arc::into_inner(pipeline).expect("the load has ended and holds no pipeline").close().await;
         }
         self.watch.close();
+        self.written[1] = self.target.written().await;
     }
 
     async fn before_verify(&mut self, run: &Run, command: &str) -> Result<(), String> {
@@ -141,6 +145,14 @@ impl Drive for Batch {
             }
             Err(error) => Integrity::inconclusive(error.to_string()),
         }
+    }
+
+    fn used(&self) -> Option<TargetUse> {
+        let [before, after] = self.written;
+        let added = after.since(&before);
+        // The log of SQLite is a file whose size counts, the server's a place that is reached.
+        let wal_bytes = if self.target.database() == Database::Sqlite { after.wal_bytes } else { added.wal_bytes };
+        Some(TargetUse { database_writes: added.transactions, wal_bytes, ..TargetUse::default() })
     }
 
     fn seen(&self) -> TargetSeen {

@@ -134,6 +134,7 @@ impl Measured {
                 .zip(&self.routes)
                 .map(|(name, (outcomes, latency))| Route { name, outcomes: *outcomes, service: latency.summary() })
                 .collect(),
+            time_to_first_token_histogram: if self.first_token.count() > 0 { self.first_token.encode() } else { String::new() },
         }
     }
 }

@@ -4,6 +4,7 @@ mod judge;
 mod lane;
 mod measure;
 mod meter;
+mod process;
 mod request;
 mod started;
 mod timer;
@@ -27,7 +28,7 @@ use crate::ledger;
 use crate::ledger::requests::{RequestLedger, RequestWriter};
 use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
 use crate::recorder::Phase;
-use crate::report::{HttpReport, Integrity, TargetSeen};
+use crate::report::{HttpReport, Integrity, TargetSeen, TargetUse};
 use crate::scenario::http::{ClientSettings, HttpTarget};
 use crate::scenario::proxy::{LogDatabase, ProxyRequest};
 use crate::scenario::{Scenario, TargetConfig, Workload};
@@ -263,6 +264,10 @@ impl Drive for Requests {
 
     fn http(&self) -> Option<HttpReport> {
         self.report.clone()
+    }
+
+    fn used(&self) -> Option<TargetUse> {
+        self.started.used
     }
 
     async fn end(&mut self) {

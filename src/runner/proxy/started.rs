@@ -2,12 +2,16 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::ensure;
 use tokio_util::sync::CancellationToken;
 
+use super::process::{self, Process};
+use crate::http::service::Service;
 use crate::proxy::running::Running;
 use crate::proxy::{gateway, upstream};
+use crate::report::TargetUse;
 use crate::scenario::http::{HttpTarget, UPSTREAM};
 use crate::scenario::proxy::{LogDatabase, ProxyRequest};
 use crate::scenario::{Scenario, Workload};
@@ -22,6 +26,10 @@ const GATEWAY_LOG: &str = "gateway.db";
 pub(super) struct Started {
     upstream: Option<Running>,
     gateway: Option<Running>,
+    /// The gateway instead, in a process of its own.
+    process: Option<Process>,
+    /// What the gateway used, once it has ended.
+    pub(super) used: Option<TargetUse>,
     /// Ends both when a run is given up.
     given_up: CancellationToken,
     /// Where the upstream says what reached it.
@@ -58,9 +66,12 @@ pub(super) async fn start(http: &mut HttpTarget, proxy: &mut ProxyRequest, folde
             config.problems().into_iter().map(|(path, what)| format!("target.http.start.gateway.{path}: {what}")).collect();
         ensure!(problems.is_empty(), "{}", problems.join("\n"));
         started.log = Some(log_of(&config));
-        let running = gateway::start(config, ANY, started.given_up.clone()).await?;
-        http.url = format!("http://{}", running.address);
-        started.gateway = Some(running);
+        let address = if start.own_process {
+            started.process.insert(process::start(config, folder).await?).address
+        } else {
+            started.gateway.insert(gateway::start(config, ANY, started.given_up.clone()).await?).address
+        };
+        http.url = format!("http://{address}");
     }
     Ok(started)
 }
@@ -100,16 +111,39 @@ pub(super) fn log(folder: &Path, scenario: &Scenario) -> Option<LogDatabase> {
 impl Started {
     /// What requests go to, if it was started.
     pub(super) fn name(&self) -> Option<&'static str> {
-        let gateway = self.gateway.as_ref().map(|_| "batchsql proxy");
+        let gateway = (self.gateway.is_some() || self.process.is_some()).then_some("batchsql proxy");
         gateway.or(self.upstream.as_ref().map(|_| "batchsql upstream"))
     }
 
     /// Ends what was started, the gateway first.
     pub(super) async fn stop(&mut self) {
+        let own = self.process.as_ref().map(|process| process.address);
+        if let Some(address) = own.or(self.gateway.as_ref().map(|running| running.address)) {
+            self.used = Some(written(address).await);
+        }
+        if let Some(process) = self.process.take()
+            && let Some(resources) = process.stop().await
+            && let Some(used) = &mut self.used
+        {
+            (used.cpu_seconds, used.rss_bytes_max) = (Some(resources.cpu_seconds), Some(resources.rss_bytes_max));
+        }
         for running in [self.gateway.take(), self.upstream.take()].into_iter().flatten() {
             running.stop().await;
         }
     }
+}
+
+/// What a gateway says of its own database.
+async fn written(address: SocketAddr) -> TargetUse {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let asked = async {
+        let service = Service::new("target.http.start.gateway", &format!("http://{address}"), "http://127.0.0.1:3001").ok()?;
+        let body = service.get("/health", &[], LIMIT).await.ok()?.success().ok()?;
+        serde_json::from_slice::<serde_json::Value>(&body).ok()
+    };
+    let health = asked.await.unwrap_or_default();
+    let database = &health["database"];
+    TargetUse { database_writes: database["writes"].as_u64(), wal_bytes: database["wal"]["bytes_max"].as_u64(), ..TargetUse::default() }
 }
 
 impl Drop for Started {

@@ -11,8 +11,11 @@ pub(super) fn service(http: &HttpTarget, container: Option<String>) -> String {
     let version = if http.version == Default::default() { String::new() } else { format!(", {}", word(&http.version)) };
     let direct = http.direct_url.as_ref().map(|url| format!("; each request paired with one to {url}")).unwrap_or_default();
     let place = match &http.start {
-        Some(Start { upstream, gateway }) => {
-            let each = [gateway.as_ref().map(|_| "the reference gateway"), upstream.as_ref().map(|_| "the mock upstream")];
+        Some(Start { upstream, gateway, own_process }) => {
+            let each = [
+                gateway.as_ref().map(|_| if *own_process { "the reference gateway in its own process" } else { "the reference gateway" }),
+                upstream.as_ref().map(|_| "the mock upstream"),
+            ];
             format!("{}, started for the run", each.into_iter().flatten().collect::<Vec<_>>().join(" before "))
         }
         None => container.unwrap_or_else(|| http.url.clone()),

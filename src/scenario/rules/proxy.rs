@@ -59,6 +59,9 @@ impl Rules {
     fn start(&mut self, http: &HttpTarget, start: &Start) {
         const AT: &str = "target.http.start";
         self.when(start.upstream.is_none() && start.gateway.is_none(), AT, || "starts nothing; add upstream: {} or gateway: {}".to_owned());
+        self.when(start.own_process && start.gateway.is_none(), &format!("{AT}.own_process"), || {
+            "is of the gateway; add gateway: {} or remove it".to_owned()
+        });
         if let Some(upstream) = &start.upstream {
             self.found.extend(upstream.check().err().map(|error| (format!("{AT}.upstream"), format!("{error:#}"))));
             self.when(upstream.ledger.is_some(), &format!("{AT}.upstream.ledger"), || {

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlSslMode};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlRow, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
 use super::server::{self, Address, Patience, Pool, describe};
 use super::sql::quoted;
-use super::{Conflict, Database, Failure, Method, PoolUse, Reader, Session, Target, TargetError, TargetInfo, WritePlan};
+use super::{Conflict, Counters, Database, Failure, Method, PoolUse, Reader, Session, Target, TargetError, TargetInfo, WritePlan};
 use crate::scenario;
 use crate::table::{Column, ColumnType, SURROGATE_KEY, Table};
 use write::{MyLink, Options};
@@ -316,6 +316,20 @@ impl Target for Mysql {
 
     fn pool(&self) -> PoolUse {
         self.pool.usage()
+    }
+
+    async fn written(&self) -> Counters {
+        let asked = async {
+            let mut connection = self.beside().await.ok()?;
+            let sql = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Handler_commit', 'Innodb_os_log_written')";
+            sqlx::raw_sql(sql).fetch_all(&mut connection).await.ok()
+        };
+        let rows = tokio::time::timeout(super::COUNTERS_LIMIT, asked).await.ok().flatten().unwrap_or_default();
+        let value = |name: &str| {
+            let named = |row: &&MySqlRow| row.try_get_unchecked::<String, _>(0).is_ok_and(|found| found.eq_ignore_ascii_case(name));
+            rows.iter().find(named)?.try_get_unchecked::<String, _>(1).ok()?.parse().ok()
+        };
+        Counters { transactions: value("Handler_commit"), wal_bytes: value("Innodb_os_log_written") }
     }
 }
 

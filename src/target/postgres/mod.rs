@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use super::server::{Address, Patience, Pool, describe};
 use super::sql::quoted;
-use super::{Conflict, Database, Failure, Method, PoolUse, Reader, Session, Target, TargetError, TargetInfo, WritePlan};
+use super::{Conflict, Counters, Database, Failure, Method, PoolUse, Reader, Session, Target, TargetError, TargetInfo, WritePlan};
 use crate::scenario;
 use crate::table::{Column, ColumnType, SURROGATE_KEY, Table};
 use write::PgLink;
@@ -273,5 +273,17 @@ impl Target for Postgres {
 
     fn pool(&self) -> PoolUse {
         self.pool.usage()
+    }
+
+    /// The next transaction number and the place reached in the log: both are exact at once, which statistics views are not.
+    async fn written(&self) -> Counters {
+        let sql = "SELECT txid_snapshot_xmax(txid_current_snapshot()), pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint";
+        let asked = async {
+            let mut connection = self.beside().await.ok()?;
+            sqlx::query_as::<_, (i64, i64)>(sql).fetch_one(&mut connection).await.ok()
+        };
+        let known = tokio::time::timeout(super::COUNTERS_LIMIT, asked).await.ok().flatten();
+        let number = |value: i64| Some(value.unsigned_abs());
+        known.map_or_else(Counters::default, |(transactions, wal)| Counters { transactions: number(transactions), wal_bytes: number(wal) })
     }
 }

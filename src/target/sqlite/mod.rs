@@ -9,6 +9,7 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    Applied, Conflict, Database, ErrorClass, Failure, Method, PoolUse, Reader, Session, Target, TargetError, TargetInfo, WritePlan, sql,
+    Applied, Conflict, Counters, Database, ErrorClass, Failure, Method, PoolUse, Reader, Session, Target, TargetError, TargetInfo,
+    WritePlan, sql,
 };
 use crate::scenario::{Pool, SqliteConfig};
 use crate::table::{ColumnType, SURROGATE_KEY, Table};
@@ -39,6 +41,8 @@ struct Shared {
     size: u32,
     acquire_timeout: Duration,
     statement_timeout: Duration,
+    /// Batches that were committed.
+    committed: AtomicU64,
 }
 
 impl Sqlite {
@@ -63,7 +67,9 @@ impl Sqlite {
             let info = info(&connection).map_err(|e| unreachable(&path, &e))?;
             let slots = Arc::new(Semaphore::new(size as usize));
             let idle = Mutex::new(vec![connection]);
-            Ok(Self { info, shared: Arc::new(Shared { path, config, idle, slots, size, acquire_timeout, statement_timeout }) })
+            let committed = AtomicU64::new(0);
+            let shared = Shared { path, config, idle, slots, size, acquire_timeout, statement_timeout, committed };
+            Ok(Self { info, shared: Arc::new(shared) })
         })
         .await
     }
@@ -305,6 +311,14 @@ impl Target for Sqlite {
         let free = u32::try_from(self.shared.slots.available_permits()).unwrap_or(u32::MAX);
         PoolUse { active: self.shared.size.saturating_sub(free), max: self.shared.size }
     }
+
+    /// The write-ahead log's file never shrinks while it is open: its size is the most that was in it.
+    async fn written(&self) -> Counters {
+        let mut wal = self.shared.path.clone().into_os_string();
+        wal.push("-wal");
+        let wal = std::fs::metadata(wal);
+        Counters { transactions: Some(self.shared.committed.load(Ordering::Relaxed)), wal_bytes: Some(wal.map_or(0, |file| file.len())) }
+    }
 }
 
 /// A connection held for one batch.
@@ -341,7 +355,10 @@ impl Session for SqliteSession {
         if connection.is_autocommit() {
             self.connection = Some(connection);
         }
-        result.map(|()| super::Written::default())
+        result.map(|()| {
+            self.shared.committed.fetch_add(1, Ordering::Relaxed);
+            super::Written::default()
+        })
     }
 }
 

@@ -34,6 +34,7 @@ fn runs_are_shown_and_nothing_else_of_their_folders() {
     fs::create_dir_all(place.path("reports/damaged")).unwrap();
     place.write("reports/damaged/report.json", "{\"schema_version\": 1");
     place.write("secret.json", "{}");
+    fs::remove_file(place.path(&format!("reports/{id}/report.html"))).unwrap();
     symlink(place.path("secret.json"), place.path(&format!("reports/{id}/report.html"))).unwrap();
     let (running, address) = serve(&place, &[], None);
     let get = |path: &str| request(address, "GET", path, &[], "");

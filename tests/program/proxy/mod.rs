@@ -3,7 +3,7 @@
 
 mod checks;
 mod crash;
-mod double;
+pub(crate) mod double;
 mod gateway;
 mod hostile;
 mod load;
