@@ -2,10 +2,12 @@
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::baseline;
 use crate::cli::{CheckArgs, PushArgs, RunArgs, Scenarios, VerifyArgs};
 use crate::container;
 use crate::history;
@@ -91,6 +93,7 @@ async fn run_one(
     let loaded = naming(args).and_then(|more| load_scenario(&args.scenarios, &more, file));
     let Loaded { scenario, secrets, notes } = loaded.map_err(|error| Refused { error, secrets: Vec::new() })?;
     let refused = |error| Refused { error, secrets: secrets.clone() };
+    let baseline = baseline::wanted(&scenario, &secrets, args.baseline.as_deref(), &args.report_dir).map_err(refused)?;
     if shown.is_none() && (!args.no_metrics || destinations.any()) {
         let metrics = serve_metrics(args, &scenario, beside).await.map_err(refused)?;
         let exports = destinations.start(&metrics);
@@ -103,6 +106,7 @@ async fn run_one(
         before_verify: args.before_verify.clone(),
         no_verify: args.no_verify,
         keep_containers: args.keep_containers,
+        baseline: baseline.map(Arc::new),
         reproduce: reproduce("run", &[file.display().to_string()], scenario.seed, &secrets),
         secrets: secrets.clone(),
         progress: progress(args.quiet || args.json),
@@ -276,8 +280,8 @@ pub(crate) fn reproduce(command: &str, files: &[String], seed: u64, secrets: &[S
             None => (argument, None),
         };
         match flag.as_str() {
-            "--set" | "--database-url" | "--target-url" | "--allow-host" | "--before-verify" | "--before" | "--after" | "--pairs"
-            | "--gate" | "--detect" => {
+            "--set" | "--database-url" | "--target-url" | "--allow-host" | "--baseline" | "--before-verify" | "--before" | "--after"
+            | "--pairs" | "--gate" | "--detect" => {
                 let value = value.or_else(|| arguments.next()).unwrap_or_default();
                 words.push(format!("{flag} {}", quote(&redact::redact(&value, secrets))));
             }

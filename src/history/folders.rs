@@ -53,6 +53,12 @@ fn folders(folder: &Path) -> Vec<(String, std::path::PathBuf)> {
     names.split_off(beyond)
 }
 
+/// The report of the newest run that lies in a folder of its own.
+pub(crate) fn newest(report_dir: &Path) -> Option<std::path::PathBuf> {
+    let own = folders(report_dir).into_iter().rev().filter(|(name, _)| !OTHERS.contains(&name.as_str()));
+    own.map(|(_, folder)| folder.join("report.json")).find(|file| file.is_file())
+}
+
 /// A report that this version can read.
 pub(crate) fn read(file: &Path) -> Option<Report> {
     let mut bytes = Vec::new();
