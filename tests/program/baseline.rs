@@ -108,7 +108,8 @@ fn baselines_are_listed_shown_and_checked() {
     assert_eq!(baseline(&place, &["list", "--json"]).json(0)[0]["run_id"], json!(id));
     assert!(baseline(&place, &["list"]).stdout.contains(&id));
     assert_eq!(baseline(&place, &["show", "quick", "--json"]).json(0)["run_id"], json!(id));
-    assert!(baseline(&place, &["show", "quick"]).stdout.contains("pass"));
+    let shown = baseline(&place, &["show", "quick"]).stdout;
+    assert!(shown.contains("quick") && shown.contains("p99"), "{shown}");
     let same = baseline(&place, &["check", "quick", &id, "--json"]).json(0);
     let rate = same["deviations"].as_array().unwrap().iter().find(|deviation| deviation["figure"] == "rows_per_second").unwrap().clone();
     assert_eq!((&rate["deviation_percent"], rate["baseline"] == rate["current"]), (&json!(0.0), true));

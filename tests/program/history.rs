@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::place::{Ended, Place};
 
-fn scenario() -> Value {
+pub(crate) fn scenario() -> Value {
     json!({"name": "kept", "target": {"sqlite": {}}, "workload": {"batch_insert": {"rows": 500}}, "load": {"executor": "shared-iterations"}})
 }
 
@@ -20,8 +20,8 @@ fn stored(file: &Path) -> i64 {
     Connection::open(file).unwrap().query_row("SELECT count(*) FROM run", [], |row| row.get(0)).unwrap()
 }
 
-/// A report of the past: that of `report`, a day later each, with this p99 and commit.
-fn plant(place: &Place, report: &Value, number: usize, p99: f64, commit: &str) -> String {
+/// A report of the past: that of `report`, an hour later each, with this p99 and commit.
+pub(crate) fn plant(place: &Place, report: &Value, number: usize, p99: f64, commit: &str) -> String {
     let (day, hour) = (number / 20 + 1, number % 20);
     let id = format!("202601{day:02}-{hour:02}0000-kept-{number:04}");
     let mut planted = report.clone();
@@ -39,8 +39,15 @@ fn plant(place: &Place, report: &Value, number: usize, p99: f64, commit: &str) -
     id
 }
 
+/// The report of a real run, of which nothing else stays.
+fn template(place: &Place) -> Value {
+    let report = place.run(&scenario(), &[]).json(0);
+    fs::remove_dir_all(place.path("reports")).unwrap();
+    report
+}
+
 /// Noise of a few percent that is the same each time.
-fn noise(number: usize) -> f64 {
+pub(crate) fn noise(number: usize) -> f64 {
     1.0 + 0.01 * ((number * 7919 + 13) % 9) as f64
 }
 
@@ -115,13 +122,13 @@ fn a_damaged_store_is_put_aside_and_made_again() {
 #[test]
 fn a_planted_change_names_its_commit_and_a_flat_series_has_none() {
     let place = Place::new();
-    let report = place.run(&scenario(), &["--report-dir", "elsewhere"]).json(0);
+    let report = template(&place);
     for number in 0..20 {
         plant(&place, &report, number, 10.0 * noise(number), BEFORE);
     }
     let flat = history(&place, &["kept", "--json"]).json(0);
     assert_eq!((&flat["groups"][0]["changes"], flat["groups"][0]["runs"].as_array().unwrap().len()), (&json!([]), 20));
-    let first = (20..32).map(|number| plant(&place, &report, number, 13.0 * noise(number), AFTER)).next().unwrap();
+    let first = [20, 21, 22, 23, 24, 25, 26, 27].map(|number| plant(&place, &report, number, 13.0 * noise(number), AFTER))[0].clone();
     let found = history(&place, &["kept", "--json"]).json(0);
     let changes = found["groups"][0]["changes"].as_array().unwrap();
     let p99 = changes.iter().find(|change| change["figure"] == "response.p99").unwrap_or_else(|| panic!("{changes:?}"));
@@ -137,7 +144,7 @@ fn a_planted_change_names_its_commit_and_a_flat_series_has_none() {
 #[test]
 fn a_planted_anomaly_is_above_and_the_month_says_it() {
     let place = Place::new();
-    let report = place.run(&scenario(), &["--report-dir", "elsewhere"]).json(0);
+    let report = template(&place);
     for number in 0..19 {
         plant(&place, &report, number, 10.0 * noise(number), BEFORE);
     }
