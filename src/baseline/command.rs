@@ -1,7 +1,7 @@
 //! `batchsql baseline`: save, list, show and check.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -103,7 +103,7 @@ struct Checked {
     gates: Vec<GateResult>,
 }
 
-fn check(report_dir: &Path, name: &str, run: &PathBuf, json: bool) -> anyhow::Result<u8> {
+fn check(report_dir: &Path, name: &str, run: &Path, json: bool) -> anyhow::Result<u8> {
     let baseline = Baseline::read(report_dir, name)?;
     let report = read_run(report_dir, run)?;
     baseline.refuse(&baseline.differences(&report))?;

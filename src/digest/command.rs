@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use super::{incident, monthly};
 use crate::cli::ReportArgs;
 use crate::commands;
+use crate::comparing::saved;
 use crate::history::{default_file, folders, known_or_folders};
-use crate::report::Report;
+use crate::report::{Report, write_whole};
 use crate::runner::say;
 
 /// Writes the report that is asked for and names its file.
@@ -43,7 +44,7 @@ fn write_monthly(args: &ReportArgs, since: Duration) -> anyhow::Result<PathBuf> 
         baselines: baselines(directory),
     });
     let file = directory.join(format!("monthly-report-{}.md", now.strftime("%Y-%m")));
-    write(&file, &text)?;
+    write_whole(&file, &text)?;
     Ok(file)
 }
 
@@ -65,7 +66,7 @@ fn write_incident(args: &ReportArgs, run: &Path) -> anyhow::Result<PathBuf> {
         let file = args.report_dir.join(name);
         match std::fs::read_to_string(&file) {
             Err(_) => {
-                write(&file, &text)?;
+                write_whole(&file, &text)?;
                 return Ok(file);
             }
             Ok(there) => {
@@ -83,13 +84,7 @@ pub(crate) fn read_run(report_dir: &Path, run: &Path) -> anyhow::Result<Report> 
     let file = if folder.is_dir() { folder.join("report.json") } else { folder };
     let shown = run.display();
     ensure!(file.is_file(), "{shown}: there is no such run in {}; name its id, or the path of its folder", report_dir.display());
-    folders::read(&file).with_context(|| format!("{} cannot be read: it is damaged, cut short, or of a later version", file.display()))
-}
-
-fn write(file: &Path, text: &str) -> anyhow::Result<()> {
-    let unfinished = file.with_extension("md.tmp");
-    let written = std::fs::write(&unfinished, text).and_then(|()| std::fs::rename(&unfinished, file));
-    written.with_context(|| format!("{} cannot be written; free space there, or name another folder with --report-dir", file.display()))
+    saved::read(&file)
 }
 
 /// What `--since` takes: a time of at least a minute and at most ten years.

@@ -75,12 +75,18 @@ struct Update {
 async fn update(State(served): State<Arc<Served>>, body: Bytes) -> Result<Json<Value>, Response> {
     let Update { name, run_id } =
         serde_json::from_slice(&body).map_err(|error| refused(&format!("{{\"name\": …, \"run_id\": …}} is expected: {error}")))?;
+    let named = name.clone();
     let saved = tokio::task::spawn_blocking(move || {
-        let report =
-            read(&served, &run_id).ok_or_else(|| absent("there is no such run with a report that can be read; /api/runs lists them"))?;
-        let file = baseline::save(&served.report_dir, &name, &report).map_err(|error| refused(&format!("{error:#}")))?;
-        let file = file.file_name().map(Path::new).map(|file| Path::new("baselines").join(file));
-        Ok(Json(json!({"name": name, "run_id": run_id, "file": file})))
+        let report = read(&served, &run_id);
+        report.map(|report| baseline::save(&served.report_dir, &name, &report).map(|file| (file, report.run_id))).transpose()
     });
-    saved.await.unwrap_or_else(|error| Err(failed("the baseline was not saved", &error)))
+    match saved.await {
+        Ok(Ok(Some((file, run_id)))) => {
+            let file = file.file_name().map(|file| Path::new("baselines").join(file));
+            Ok(Json(json!({"name": named, "run_id": run_id, "file": file})))
+        }
+        Ok(Ok(None)) => Err(absent("there is no such run with a report that can be read; /api/runs lists them")),
+        Ok(Err(error)) => Err(refused(&format!("{error:#}"))),
+        Err(error) => Err(failed("the baseline was not saved", &error)),
+    }
 }

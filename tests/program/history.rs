@@ -80,6 +80,17 @@ fn every_run_is_kept_and_shown() {
 }
 
 #[test]
+fn runs_of_a_comparison_are_kept_with_the_others() {
+    let place = Place::new();
+    let file = place.write("kept.yaml", &scenario().to_string());
+    let ended = place.batchsql(&["compare", &file, "--aa", "--pairs", "1", "--json"]);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(stored(&place.path("reports/history.db")), 2);
+    fs::remove_file(place.path("reports/history.db")).unwrap();
+    assert_eq!(history(&place, &["--json"]).json(0)["groups"][0]["runs"].as_array().unwrap().len(), 2, "and found in its folder");
+}
+
+#[test]
 fn a_locked_store_loses_nothing() {
     let place = Place::new();
     place.run(&scenario(), &[]).json(0);
