@@ -70,6 +70,20 @@ pub enum Command {
     #[command(after_help = "Examples:\n  batchsql doctor\n  \
         batchsql doctor --database-url postgres://user:password@127.0.0.1/test --prometheus-url http://127.0.0.1:9090")]
     Doctor(DoctorArgs),
+    /// Keep reports that later runs are held against: plain files in baselines/ of the report folder, made to be committed.
+    #[command(
+        after_help = "Examples:\n  batchsql baseline save quickstart\n  batchsql run scenarios/quickstart.yaml --baseline quickstart\n  \
+        batchsql baseline check quickstart 20260102-030405-quickstart-1a2b"
+    )]
+    Baseline(BaselineArgs),
+    /// List and draw past runs: what moved and after which commit, and which runs are unlike the others.
+    ///
+    /// What is not in the store yet is picked up from the reports first; a damaged store is put aside and made again from them.
+    #[command(after_help = "Examples:\n  batchsql history\n  batchsql history quickstart")]
+    History(HistoryArgs),
+    /// Write what the runs of some weeks say together, or one run as an incident, as Markdown into the report folder.
+    #[command(after_help = "Examples:\n  batchsql report --since 30d\n  batchsql report --incident 20260102-030405-quickstart-1a2b")]
+    Report(ReportArgs),
     /// Serve the reference AI gateway: OpenAI-compatible, logging each request to a database.
     ///
     /// Its optimisations are switched by the configuration, or by environment variables (also in .env), which win.
@@ -126,6 +140,12 @@ pub struct RunArgs {
     /// Where each run's folder of reports is made.
     #[arg(long, value_name = "DIR", default_value = "reports")]
     pub report_dir: PathBuf,
+    /// Hold the run against this baseline (its name, or the path of its file), and refuse before it what cannot be compared.
+    #[arg(long, value_name = "NAME")]
+    pub baseline: Option<String>,
+    /// Where the run is put among past ones [default: history.db in the report folder].
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
     /// Serve Prometheus metrics here [default: 127.0.0.1:9464].
     #[arg(long, value_name = "ADDR", env = "BATCHSQL_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
@@ -255,6 +275,97 @@ pub struct VerifyArgs {
     /// Show no progress and no summary.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// `batchsql baseline`.
+#[derive(Debug, Args)]
+pub struct BaselineArgs {
+    /// What to do with baselines.
+    #[command(subcommand)]
+    pub action: BaselineAction,
+}
+
+/// What to do with baselines.
+#[derive(Debug, Subcommand)]
+pub enum BaselineAction {
+    /// Keep the report of a run under a name; one of that name is replaced.
+    Save {
+        /// Its name.
+        name: String,
+        /// Whose report: a run's id or folder [default: the newest run].
+        #[arg(long, value_name = "RUN")]
+        from: Option<PathBuf>,
+        /// Where runs have their folders, and baselines theirs.
+        #[arg(long, value_name = "DIR", default_value = "reports")]
+        report_dir: PathBuf,
+    },
+    /// List the baselines.
+    List {
+        /// Where runs have their folders, and baselines theirs.
+        #[arg(long, value_name = "DIR", default_value = "reports")]
+        report_dir: PathBuf,
+        /// Print them as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the report that a baseline keeps.
+    Show {
+        /// Its name.
+        name: String,
+        /// Where runs have their folders, and baselines theirs.
+        #[arg(long, value_name = "DIR", default_value = "reports")]
+        report_dir: PathBuf,
+        /// Print the report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hold a finished run against a baseline: every figure's deviation, and the gates of its scenario that speak of a baseline.
+    Check {
+        /// Its name.
+        name: String,
+        /// A run's id or folder.
+        run: PathBuf,
+        /// Where runs have their folders, and baselines theirs.
+        #[arg(long, value_name = "DIR", default_value = "reports")]
+        report_dir: PathBuf,
+        /// Print what was found as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `batchsql history`.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// A scenario's name: all its runs instead of a line a scenario.
+    #[arg(value_name = "SCENARIO")]
+    pub scenario: Option<String>,
+    /// Where runs have their folders.
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub report_dir: PathBuf,
+    /// The store of past runs [default: history.db in the report folder].
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
+    /// Print everything as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `batchsql report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The runs from so long ago until now, into monthly-report-YYYY-MM.md.
+    #[arg(long, value_name = "DURATION", value_parser = crate::digest::command::since, required_unless_present = "incident")]
+    pub since: Option<Duration>,
+    /// This run (its id or folder), into incident-report-YYYYMMDD-HHMM.md; what people filled in is never overwritten.
+    #[arg(long, value_name = "RUN", conflicts_with = "since")]
+    pub incident: Option<PathBuf>,
+    /// Where runs have their folders, and reports are written.
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub report_dir: PathBuf,
+    /// The store of past runs [default: history.db in the report folder].
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
 }
 
 /// `batchsql upstream`.

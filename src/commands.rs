@@ -2,14 +2,18 @@
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::baseline;
 use crate::cli::{CheckArgs, PushArgs, RunArgs, Scenarios, VerifyArgs};
 use crate::container;
+use crate::history;
 use crate::metrics::{DEFAULT_LISTEN, PrometheusMetrics};
 use crate::redact;
+use crate::report::github;
 use crate::report::{self, Integrity, IntegrityVerdict, Report, Verdict};
 use crate::runner::{self, Options, Progress, say};
 use crate::scenario::{BatchInsert, Scenario, load, plan, schema};
@@ -45,7 +49,12 @@ pub(crate) async fn run(args: RunArgs) -> u8 {
             break;
         }
         match run_one(&args, file, &destinations, &mut shown, &mut beside, &stop).await {
-            Ok(report) => codes.extend([exit_code(&report), show(&args, &report)]),
+            Ok(report) => {
+                remember(&args, &report).await;
+                let title = format!("batchsql {}", report.scenario["name"].as_str().unwrap_or_default());
+                github::tell(&title, report.verdict, &report.reasons, &report.gates, &report::markdown::text(&report));
+                codes.extend([exit_code(&report), show(&args, &report)]);
+            }
             Err(Refused { error, secrets }) => {
                 codes.push(failed(&error, &secrets));
                 codes.extend(stop.is_cancelled().then_some(INTERRUPTED));
@@ -84,6 +93,7 @@ async fn run_one(
     let loaded = naming(args).and_then(|more| load_scenario(&args.scenarios, &more, file));
     let Loaded { scenario, secrets, notes } = loaded.map_err(|error| Refused { error, secrets: Vec::new() })?;
     let refused = |error| Refused { error, secrets: secrets.clone() };
+    let baseline = baseline::wanted(&scenario, &secrets, args.baseline.as_deref(), &args.report_dir).map_err(refused)?;
     if shown.is_none() && (!args.no_metrics || destinations.any()) {
         let metrics = serve_metrics(args, &scenario, beside).await.map_err(refused)?;
         let exports = destinations.start(&metrics);
@@ -96,6 +106,7 @@ async fn run_one(
         before_verify: args.before_verify.clone(),
         no_verify: args.no_verify,
         keep_containers: args.keep_containers,
+        baseline: baseline.map(Arc::new),
         reproduce: reproduce("run", &[file.display().to_string()], scenario.seed, &secrets),
         secrets: secrets.clone(),
         progress: progress(args.quiet || args.json),
@@ -112,6 +123,16 @@ async fn run_one(
     }
     log::run_ended();
     ran
+}
+
+/// Puts a run among past ones. Where that cannot be, nothing is lost: its report is whole, and `batchsql history` picks it up.
+async fn remember(args: &RunArgs, report: &Report) {
+    let file = args.history.clone().unwrap_or_else(|| history::default_file(&args.report_dir));
+    let kept = report.clone();
+    let remembered = tokio::task::spawn_blocking(move || history::record(&file, &kept)).await;
+    if let Ok(Err(error)) = remembered {
+        say(&format!("batchsql: the report of {} is whole, but the run is not in the history yet: {error}", report.run_id));
+    }
 }
 
 pub(crate) fn failed(error: &anyhow::Error, secrets: &[String]) -> u8 {
@@ -259,8 +280,8 @@ pub(crate) fn reproduce(command: &str, files: &[String], seed: u64, secrets: &[S
             None => (argument, None),
         };
         match flag.as_str() {
-            "--set" | "--database-url" | "--target-url" | "--allow-host" | "--before-verify" | "--before" | "--after" | "--pairs"
-            | "--gate" | "--detect" => {
+            "--set" | "--database-url" | "--target-url" | "--allow-host" | "--baseline" | "--before-verify" | "--before" | "--after"
+            | "--pairs" | "--gate" | "--detect" => {
                 let value = value.or_else(|| arguments.next()).unwrap_or_default();
                 words.push(format!("{flag} {}", quote(&redact::redact(&value, secrets))));
             }

@@ -37,6 +37,17 @@ pub struct Gate {
     pub abort_after: Option<Duration>,
     /// Whether `limit` is a factor of a comparison's first side (`before * 1.10`).
     pub relative: bool,
+    /// Whether `limit` is a factor of a saved baseline (`baseline * 1.10`), and what must be shown.
+    pub baseline: Option<Shown>,
+}
+
+/// What a gate against a baseline asks of the 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Missed only where the miss is shown: the whole interval lies beyond the limit.
+    Missed,
+    /// Met only where that is shown: the whole interval keeps the limit (`upper95(…)`, `lower95(…)`).
+    Kept,
 }
 
 /// How long a gate with `abort: true` must be missed when it does not say `for`.
@@ -364,13 +375,16 @@ impl FromStr for Gate {
             .into_iter()
             .find(|(sign, _)| rest.starts_with(sign))
             .ok_or_else(|| format!("`{text}`: the comparison is one of <, <=, >, >=, == and !="))?;
-        let metric: Metric = metric.trim().parse()?;
         let limit = rest[sign.len()..].trim();
+        if let Some(factor) = limit.strip_prefix("baseline") {
+            return against_baseline(text, metric.trim(), op, factor);
+        }
+        let metric: Metric = metric.trim().parse()?;
         if let Some(factor) = limit.strip_prefix("before") {
             let limit =
                 factor_of(factor).ok_or_else(|| format!("`{text}`: `{limit}` is no limit; write `before` or e.g. `before * 1.10`"))?;
             let (text, unit, phase) = (text.to_owned(), Unit::None, Phase::Main);
-            return Ok(Self { text, metric, op, limit, unit, phase, window: None, abort_after: None, relative: true });
+            return Ok(Self { text, metric, op, limit, unit, phase, window: None, abort_after: None, relative: true, baseline: None });
         }
         let end = limit.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(limit.len());
         let (digits, suffix) = limit.split_at(end);
@@ -391,8 +405,41 @@ impl FromStr for Gate {
             window: None,
             abort_after: None,
             relative: false,
+            baseline: None,
         })
     }
+}
+
+/// The figures that a baseline is held against: those that every second of a run has, so that they have an interval.
+const OF_BASELINES: [Metric; 6] = [
+    Metric::RowsPerSecond,
+    Metric::RequestsPerSecond,
+    Metric::Latency(Clock::Response, Point::P50),
+    Metric::Latency(Clock::Response, Point::P99),
+    Metric::Latency(Clock::Service, Point::P50),
+    Metric::Latency(Clock::Service, Point::P99),
+];
+
+/// `metric op baseline * factor`, the metric alone or as `upper95(metric)` or `lower95(metric)`.
+fn against_baseline(text: &str, metric: &str, op: Op, factor: &str) -> Result<Gate, String> {
+    let limit = factor_of(factor).ok_or_else(|| format!("`{text}`: write `baseline` or e.g. `baseline * 1.10`"))?;
+    let (end, wanted) = match op {
+        Op::Below | Op::AtMost => ("upper95", "below"),
+        Op::Above | Op::AtLeast => ("lower95", "above"),
+        Op::Equal | Op::NotEqual => return Err(format!("`{text}`: two runs are never equal; write <, <=, > or >=")),
+    };
+    let (shown, metric) = match metric.split_once('(') {
+        None => (Shown::Missed, metric),
+        Some((function, inner)) if function.trim() == end && inner.ends_with(')') => (Shown::Kept, inner.trim_end_matches(')').trim()),
+        Some(_) => return Err(format!("`{text}`: what must lie {wanted} is written {end}(metric)")),
+    };
+    let metric: Metric = metric.parse()?;
+    if !OF_BASELINES.contains(&metric) {
+        let known: Vec<String> = OF_BASELINES.iter().map(Metric::to_string).collect();
+        return Err(format!("`{text}`: {metric} has no interval; a baseline is held against {}", known.join(", ")));
+    }
+    let (text, unit, phase) = (text.to_owned(), Unit::None, Phase::Main);
+    Ok(Gate { text, metric, op, limit, unit, phase, window: None, abort_after: None, relative: false, baseline: Some(shown) })
 }
 
 /// What stands behind `before`: nothing, or `* factor`.
@@ -435,6 +482,9 @@ impl Form {
         }
         if self.hold.is_some() && !self.abort {
             return Err("`for` says how long a gate must be missed before it aborts; add `abort: true` or remove it".to_owned());
+        }
+        if gate.baseline.is_some() && (self.phase.is_some() || self.window.is_some() || self.abort) {
+            return Err("a baseline is held against phase main as a whole, after it; remove phase, window and abort".to_owned());
         }
         gate.window = self.window.map(|w| whole_seconds(w, "window")).transpose()?;
         let hold = self.hold.map(|h| whole_seconds(h, "for")).transpose()?;
@@ -491,7 +541,7 @@ impl JsonSchema for Gate {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let line = json_schema!({
             "type": "string",
-            "pattern": r"^\s*[a-z0-9_.]+\s*(<=|>=|==|!=|<|>)\s*[0-9.]+\s*(%|ns|us|µs|ms|s|m)?\s*$",
+            "pattern": r"^\s*([a-z0-9_.]+|(upper95|lower95)\(\s*[a-z0-9_.]+\s*\))\s*(<=|>=|==|!=|<|>)\s*([0-9.]+\s*(%|ns|us|µs|ms|s|m)?|baseline(\s*\*\s*[0-9.]+)?)\s*$",
             "description": format!("`metric op limit`, e.g. `response.p99 < 50ms`; metrics: {}", Metric::families())
         });
         let time = generator.subschema_for::<Time>();
@@ -557,6 +607,24 @@ mod tests {
         assert!(
             error("respons.p99 < 5ms").starts_with("unknown metric `respons.p99`; did you mean `response.p99`? (known: integrity.{lost,")
         );
+    }
+
+    #[test]
+    fn a_gate_against_a_baseline_says_what_must_be_shown() {
+        let gate: Gate = "response.p99 < baseline * 1.10".parse().unwrap();
+        assert_eq!(
+            (gate.metric, gate.op, gate.limit, gate.baseline),
+            (Metric::Latency(Clock::Response, Point::P99), Op::Below, 1.1, Some(Shown::Missed))
+        );
+        let strict: Gate = "lower95( rows_per_second )>=baseline*0.95".parse().unwrap();
+        assert_eq!((strict.metric, strict.limit, strict.baseline), (Metric::RowsPerSecond, 0.95, Some(Shown::Kept)));
+        let error = |text: &str| text.parse::<Gate>().unwrap_err();
+        assert!(error("response.p95 < baseline").contains("response.p95 has no interval; a baseline is held against rows_per_second,"));
+        assert!(error("response.p99 == baseline").ends_with("two runs are never equal; write <, <=, > or >="));
+        assert!(error("lower95(response.p99) < baseline").ends_with("what must lie below is written upper95(metric)"));
+        assert!(error("response.p99 < baseline + 1").ends_with("write `baseline` or e.g. `baseline * 1.10`"));
+        let windowed = serde_json::from_value::<Gate>(json!({"gate": "response.p99 < baseline", "window": "10s"}));
+        assert!(windowed.unwrap_err().to_string().contains("remove phase, window and abort"));
     }
 
     #[test]

@@ -7,19 +7,23 @@
 //! - [`pipeline`]: the batch writer, also a library of its own, with [`metrics`] as one of its observers
 //! - [`table`]: rows and columns, the data all of them share
 //! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
+//! - `history`: past runs in a store of their own; `digest`: what they say together; `baseline`: runs that others are held against
 //! - [`runner`]: the phases of a run; `container`: targets that are started for it; [`compare`]: two sides held against each other
 //! - [`serve`]: past runs over HTTP; [`doctor`]: how the stack around them is
 //! - [`telemetry`]: what leaves the program while runs go on
 //! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
 
+mod baseline;
 pub mod cli;
 mod commands;
 pub mod compare;
 mod comparing;
 mod container;
+mod digest;
 pub mod doctor;
 pub mod environment;
 pub mod gate;
+mod history;
 pub mod http;
 pub mod ledger;
 pub mod metrics;
@@ -55,6 +59,9 @@ pub async fn run(cli: cli::Cli) -> u8 {
         cli::Command::Check(args) => commands::check(&args),
         cli::Command::Verify(args) => commands::verify(args).await,
         cli::Command::Doctor(args) => doctor::command::doctor(args).await,
+        cli::Command::Baseline(args) => baseline::command::baseline(&args),
+        cli::Command::History(args) => history::command::history(&args),
+        cli::Command::Report(args) => digest::command::report(&args),
         cli::Command::Proxy(args) => proxy::command::proxy(&args).await,
         cli::Command::Schema => commands::schema(),
         cli::Command::Serve(args) => serve::command::serve(&args).await,

@@ -34,8 +34,12 @@ fn words(text: &str, start: &str) -> BTreeSet<String> {
 
 /// The commands of the program, by its own help.
 fn commands() -> Vec<String> {
-    let help = help(&[]);
-    let list = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
+    commands_of(&help(&[]))
+}
+
+fn commands_of(help: &str) -> Vec<String> {
+    let Some(list) = help.split("Commands:").nth(1) else { return Vec::new() };
+    let list = list.split("\n\n").next().unwrap();
     let names =
         list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty() && *name != "help");
     names.map(str::to_owned).collect()
@@ -43,8 +47,12 @@ fn commands() -> Vec<String> {
 
 #[test]
 fn the_readmes_name_every_flag_and_no_other() {
-    let flags: BTreeSet<String> =
-        commands().iter().flat_map(|command| words(&help(&[command]), "--")).filter(|flag| flag != "--help").collect();
+    let of = |command: &String| {
+        let own = help(&[command]);
+        let inner = commands_of(&own).into_iter().map(|inner| help(&[command, &inner])).collect::<String>();
+        words(&(own + &inner), "--")
+    };
+    let flags: BTreeSet<String> = commands().iter().flat_map(of).filter(|flag| flag != "--help").collect();
     assert!(flags.contains("--before-verify") && flags.len() > 8, "{flags:?}");
     // Of cargo, docker, git, MariaDB and Prometheus.
     let others = ["--release", "--path", "--example", "--wait", "--rm", "--use-aliases", "--profile"];
@@ -89,7 +97,9 @@ fn the_readmes_name_every_scenario_and_no_other() {
 
 #[test]
 fn links_lead_to_files() {
-    for page in READMES.iter().chain(&REQUESTS).chain(&["reports/README.md", "docs/methods.md", "docs/gateway.md", "CHANGELOG.md"]) {
+    for page in
+        READMES.iter().chain(&REQUESTS).chain(&["reports/README.md", "docs/methods.md", "docs/gateway.md", "docs/ci.md", "CHANGELOG.md"])
+    {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(page).parent().unwrap().to_owned();
         for link in read(page).split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             let file = link.split('#').next().unwrap();

@@ -10,7 +10,7 @@ pub(crate) mod judge;
 mod known_truth;
 pub mod simulate;
 mod stats;
-mod within;
+pub(crate) mod within;
 
 use serde::{Deserialize, Serialize};
 

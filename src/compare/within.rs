@@ -8,12 +8,12 @@ use statrs::distribution::{ContinuousCDF as _, StudentsT};
 use super::stats::median;
 
 /// Fewer seconds have no interval.
-const LEAST: usize = 10;
+pub(crate) const LEAST: usize = 10;
 /// Drawn anew this often.
 const DRAWS: usize = 1_000;
 
 /// The 95 % interval of the ratio of the medians of two series of seconds.
-pub(super) fn ratio(before: &[f64], after: &[f64], seed: u64) -> Option<(f64, f64)> {
+pub(crate) fn ratio(before: &[f64], after: &[f64], seed: u64) -> Option<(f64, f64)> {
     if before.len() < LEAST || after.len() < LEAST {
         return None;
     }

@@ -13,7 +13,7 @@ use crate::cli::{CompareArgs, Scenarios};
 use crate::commands;
 use crate::compare::{Comparison, Kind, figures, gates};
 use crate::redact::redact;
-use crate::report::{Rate, versus};
+use crate::report::{Rate, github, versus};
 use crate::scenario::Workload;
 
 /// Compares, and says what was found.
@@ -21,6 +21,8 @@ pub(crate) async fn compare(args: CompareArgs) -> u8 {
     let mut secrets = args.scenarios.database_url.as_deref().map(crate::redact::secrets_of_url).unwrap_or_default();
     match compared(&args, &mut secrets).await {
         Ok((comparison, error)) => {
+            let title = format!("batchsql {} / {}", comparison.before.name, comparison.after.name);
+            github::tell(&title, comparison.verdict, &comparison.reasons, &comparison.gates, &versus::markdown(&comparison));
             let shown = show(&args, &comparison);
             let failed = error.map_or(0, |error| commands::failed(&error, &secrets));
             commands::gravest(&[exit_code(&comparison), failed, shown])

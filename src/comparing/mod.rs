@@ -4,7 +4,7 @@
 pub(crate) mod command;
 mod order;
 mod process;
-mod saved;
+pub(crate) mod saved;
 mod turns;
 
 use std::path::{Path, PathBuf};

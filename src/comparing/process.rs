@@ -21,6 +21,8 @@ pub(super) async fn run(arguments: &[OsString], stop: &CancellationToken) -> any
     let program = std::env::current_exe().context("this program's own file cannot be found")?;
     let mut command = Command::new(&program);
     command.args(["run", "--json", "--quiet", "--no-metrics"]).args(arguments);
+    // What the comparison found is told to GitHub, not each of its runs.
+    command.env_remove("GITHUB_ACTIONS").env_remove("GITHUB_STEP_SUMMARY");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     // Ctrl-C reaches the run through this process, once.
     command.process_group(0);

@@ -13,7 +13,7 @@ const MOST_NAMED: usize = 20;
 const LARGEST: u64 = 256 << 20;
 
 /// The report that `path` means, if it means one: `report.json` or any other JSON file, or the folder of a run.
-pub(super) fn report_file(path: &Path) -> Option<PathBuf> {
+pub(crate) fn report_file(path: &Path) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path.join("report.json"));
     }
@@ -21,7 +21,7 @@ pub(super) fn report_file(path: &Path) -> Option<PathBuf> {
 }
 
 /// Reads a saved report.
-pub(super) fn read(file: &Path) -> anyhow::Result<Report> {
+pub(crate) fn read(file: &Path) -> anyhow::Result<Report> {
     let name = file.display();
     let size =
         std::fs::metadata(file).with_context(|| format!("report {name} cannot be read; name a report.json or a run's folder"))?.len();
@@ -37,7 +37,7 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Report> {
 }
 
 /// Everything that keeps two reports from being compared as they are, in words.
-pub(super) fn differences(before: &Report, after: &Report) -> Vec<String> {
+pub(crate) fn differences(before: &Report, after: &Report) -> Vec<String> {
     let (here, there) = (&before.environment, &after.environment);
     let mut found = Vec::new();
     let mut differ = |what: &str, before: String, after: String| {

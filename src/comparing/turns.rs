@@ -106,7 +106,9 @@ fn tell(progress: &Progress, plan: &Plan, number: usize, side: usize, began: Ins
 
 async fn one(side: &SidePlan, folder: &Path, stop: &CancellationToken) -> anyhow::Result<Report> {
     forget_databases(folder);
-    let mut arguments = vec!["--report-dir".into(), folder.as_os_str().to_owned()];
+    // The runs of a comparison are runs like all others.
+    let history = crate::history::default_file(folder.parent().unwrap_or(folder));
+    let mut arguments = vec!["--report-dir".into(), folder.as_os_str().to_owned(), "--history".into(), history.into_os_string()];
     arguments.extend(side.arguments.iter().cloned());
     // A file whose name looks like a flag is still a file.
     arguments.extend(["--".into(), side.file.as_os_str().to_owned()]);

@@ -368,6 +368,7 @@ mod tests {
             before_verify: None,
             no_verify: false,
             keep_containers: false,
+            baseline: None,
             reproduce: String::new(),
             secrets: Vec::new(),
             progress: Progress::Off,

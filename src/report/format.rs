@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What stands where there is no number.
-pub(super) const NONE: &str = "–";
+pub(crate) const NONE: &str = "–";
 
 /// `1,234,567`.
 pub(crate) fn count(number: u64) -> String {
@@ -33,7 +33,7 @@ pub(super) fn rate(per_second: f64, unit: &str) -> String {
 }
 
 /// `12.3 ms`, in the unit that suits it.
-pub(super) fn millis(value: f64) -> String {
+pub(crate) fn millis(value: f64) -> String {
     match value {
         micro if micro < 0.9995 => format!("{} µs", number(micro * 1000.0)),
         milli if milli < 999.5 => format!("{} ms", number(milli)),
@@ -42,7 +42,7 @@ pub(super) fn millis(value: f64) -> String {
 }
 
 /// `4.00 ms`, `12.3 s`, `2m 5s`.
-pub(super) fn seconds(value: f64) -> String {
+pub(crate) fn seconds(value: f64) -> String {
     if value < 0.0995 {
         return millis(value.max(0.0) * 1000.0);
     }
@@ -65,7 +65,7 @@ pub(super) fn bytes(value: u64) -> String {
 }
 
 /// A share as a percentage that never says 100 before it is whole.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if share >= 1.0 { "100 %".to_owned() } else { format!("{:.4} %", (percent * 10_000.0).floor() / 10_000.0) }
 }

@@ -2,6 +2,7 @@
 
 pub mod console;
 pub(crate) mod format;
+pub(crate) mod github;
 pub mod html;
 pub mod junit;
 pub mod markdown;

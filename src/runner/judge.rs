@@ -137,7 +137,9 @@ fn judge_gates(
     };
     let evidence = Evidence { phase: &phase, windows: &windows, integrity: Some(integrity) };
     let mut results = gate::implicit(&run.scenario.gates, &evidence, &run.scenario.load);
-    results.extend(run.scenario.gates.iter().map(|gate| gate::judge(gate, &evidence)));
+    // Those that speak of a baseline are judged from the whole report.
+    let own = run.scenario.gates.iter().filter(|gate| gate.baseline.is_none());
+    results.extend(own.map(|gate| gate::judge(gate, &evidence)));
     results
 }
 

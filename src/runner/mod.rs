@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use crate::baseline::{self, Baseline};
 use crate::container::{self, Container};
 use crate::environment;
 use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
@@ -47,6 +48,8 @@ pub struct Options {
     pub no_verify: bool,
     /// Leaves the target's container running.
     pub keep_containers: bool,
+    /// What the run is held against.
+    pub(crate) baseline: Option<Arc<Baseline>>,
     /// The command that repeats the run.
     pub reproduce: String,
     /// What must not be shown.
@@ -188,6 +191,13 @@ pub async fn run(scenario: Scenario, mut options: Options) -> anyhow::Result<Rep
 async fn run_on(id: &str, scenario: Scenario, options: Options, container: Option<&Container>) -> anyhow::Result<Report> {
     let began = Instant::now();
     let (run, mut drive) = begin(id, scenario, options, container).await?;
+    if let Some(baseline) = &run.options.baseline
+        && let Err(error) = baseline.refuse(&baseline.refusal_of_target(&drive.seen()))
+    {
+        drive.end().await;
+        let _ = std::fs::remove_dir_all(&run.folder);
+        return Err(error);
+    }
     run.stage.enter(if run.scenario.load.warmup.0.is_zero() { "main" } else { "warmup" });
     let before = environment::resources();
     let monitor = Monitor::start(&run, drive.gauges());
@@ -206,7 +216,10 @@ async fn run_on(id: &str, scenario: Scenario, options: Options, container: Optio
     drive.end().await;
     let phases = Phases { load: offered, load_end, drain_end, verify_end: run.epoch.elapsed(), target_gone, used };
     run.stage.end();
-    let report = judge::report(&run, drive.as_ref(), &phases, watched, integrity, began.elapsed());
+    let mut report = judge::report(&run, drive.as_ref(), &phases, watched, integrity, began.elapsed());
+    if let Some(baseline) = &run.options.baseline {
+        report = baseline::judge::judged(&run.scenario.gates, baseline, report);
+    }
     if let Some(reporter) = &run.reporter {
         reporter.run_finished(report.verdict, began.elapsed());
     }

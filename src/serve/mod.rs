@@ -4,6 +4,8 @@
 //! [`router`].
 
 mod alerts;
+mod anomalies;
+mod baselines;
 pub(crate) mod command;
 mod guard;
 mod lines;
@@ -12,7 +14,7 @@ mod runs;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +51,7 @@ const REPORT_POLICY: &str =
 struct Served {
     runs: Runs,
     alerts: Lines,
+    report_dir: PathBuf,
     began: Instant,
 }
 
@@ -61,7 +64,8 @@ pub async fn start(listen: SocketAddr, report_dir: &Path, token: Option<String>,
     std::fs::create_dir_all(report_dir).with_context(unusable)?;
     let lines = |name: &str| Lines::open(report_dir.join(name)).with_context(unusable);
     let guard = Arc::new(Guard::new(token, lines("audit.jsonl")?));
-    let served = Arc::new(Served { runs: Runs::new(report_dir.to_owned()), alerts: lines("alerts.jsonl")?, began: Instant::now() });
+    let (runs, alerts) = (Runs::new(report_dir.to_owned()), lines("alerts.jsonl")?);
+    let served = Arc::new(Served { runs, alerts, report_dir: report_dir.to_owned(), began: Instant::now() });
     let taken = || format!("--listen {listen}: cannot listen there; name a free address of this machine, or port 0");
     let listener = running::listen(listen).with_context(taken)?;
     let address = listener.local_addr().with_context(taken)?;
@@ -90,6 +94,8 @@ fn router(served: Arc<Served>, guard: Arc<Guard>) -> Router {
         .route("/api/runs/{id}", get(report))
         .route("/api/runs/{id}/{file}", get(file))
         .merge(alerts::routes())
+        .merge(anomalies::routes())
+        .merge(baselines::routes())
         .fallback(|uri: Uri| async move { absent(&format!("nothing is at {}; runs are at /, alerts at /api/alerts/recent", uri.path())) })
         .with_state(served)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))

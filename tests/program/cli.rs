@@ -149,8 +149,8 @@ fn schema_is_valid_and_describes_the_shipped_scenarios() {
 
 #[test]
 fn every_shipped_scenario_passes_check() {
-    let folders =
-        ["/scenarios", "/scenarios/compose", "/scenarios/containers"].map(|folder| env!("CARGO_MANIFEST_DIR").to_owned() + folder);
+    let folders = ["/scenarios", "/scenarios/ci", "/scenarios/compose", "/scenarios/containers"]
+        .map(|folder| env!("CARGO_MANIFEST_DIR").to_owned() + folder);
     let mut files: Vec<String> = folders
         .iter()
         .flat_map(|folder| fs::read_dir(folder).unwrap())

@@ -204,7 +204,8 @@ fn an_interrupted_comparison_says_what_there_is() {
     let ended = running.end();
     assert_eq!(ended.code(), Some(130), "{}{}", ended.stdout, ended.stderr);
     assert!(ended.stdout.contains("interrupted before all pairs were run"), "{}", ended.stdout);
-    let folder: PathBuf = fs::read_dir(place.path("reports")).unwrap().next().unwrap().unwrap().path();
+    let mut there = fs::read_dir(place.path("reports")).unwrap().map(|entry| entry.unwrap().path());
+    let folder: PathBuf = there.find(|path| path.is_dir()).unwrap(); // the history lies beside it
     let found: Comparison = serde_json::from_str(&fs::read_to_string(folder.join("comparison.json")).unwrap()).unwrap();
     assert!(found.interrupted && (2..=4).contains(&(found.before.runs.len() + found.after.runs.len())), "{:?}", found.order);
 }

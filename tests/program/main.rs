@@ -1,6 +1,7 @@
 //! The program as its users meet it: the real binary, real databases, exit codes, reports and words.
 #![allow(clippy::unwrap_used)]
 
+mod baseline;
 mod beside;
 #[path = "../common/browser.rs"]
 mod browser;
@@ -12,6 +13,7 @@ mod costs;
 mod database;
 mod gone;
 mod harnesses;
+mod history;
 mod integrity;
 mod interrupt;
 mod load;

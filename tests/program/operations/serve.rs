@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::parts::{self, request, serve};
+use crate::history;
 use crate::place::{Place, until};
 
 const TOKEN: &str = "a-token-of-serve-1234";
@@ -147,6 +148,70 @@ fn an_address_that_asks_too_often_is_told_when_to_come_again() {
     assert_eq!(request(address, "GET", "/health", &[], "").status, 200, "reading goes on");
     let audit = fs::read_to_string(place.path("reports/audit.jsonl")).unwrap();
     assert_eq!((audit.lines().count(), audit.matches("too many").count()), (101, 1), "one line each time the limit is reached");
+}
+
+#[test]
+fn a_run_becomes_a_baseline_with_the_token_only_and_deviations_are_shown() {
+    let place = Place::new();
+    let ids: Vec<String> = (0..2).map(|_| place.run(&scenario(), &[]).json(0)["run_id"].as_str().unwrap().to_owned()).collect();
+    let (running, address) = serve(&place, &[], Some(TOKEN));
+    let report = || request(address, "GET", "/api/baselines/report", &[], "").json();
+    let right = bearer(TOKEN);
+    let post = |headers: &[&str], body: &Value| request(address, "POST", "/api/baselines/update", headers, &body.to_string());
+    let update = json!({"name": "served", "run_id": ids[0]});
+    assert_eq!((report(), post(&[], &update).status), (json!({"baselines": []}), 401));
+    let kept = post(&[&right], &update);
+    assert_eq!(kept.json(), json!({"name": "served", "run_id": ids[0], "file": "baselines/served.json"}));
+    assert!(place.path("reports/baselines/served.json").is_file());
+    let wrong = [
+        (json!({"name": "../served", "run_id": ids[0]}), 400),
+        (json!({"name": "served", "run_id": "../served"}), 404),
+        (json!({"name": "served", "run_id": "none"}), 404),
+        (json!({"name": "served"}), 400),
+        (json!({"name": "served", "run_id": ids[0], "more": 1}), 400),
+    ];
+    for (body, status) in &wrong {
+        assert_eq!(post(&[&right], body).status, *status, "{body}");
+    }
+    let found = report()["baselines"][0].clone();
+    assert_eq!((&found["name"], &found["baseline_run_id"], &found["run_id"]), (&json!("served"), &json!(ids[0]), &json!(ids[1])));
+    let rate = found["deviations"].as_array().unwrap().iter().find(|one| one["figure"] == "rows_per_second").unwrap();
+    let [before, after, percent] = ["baseline", "current", "deviation_percent"].map(|key| rate[key].as_f64().unwrap());
+    assert!(((after / before - 1.0) * 100.0 - percent).abs() < 1e-6, "{rate}");
+    drop(running);
+    let audit = fs::read_to_string(place.path("reports/audit.jsonl")).unwrap();
+    let lines: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let statuses: Vec<_> = lines.iter().map(|line| line["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [401, 200, 400, 404, 404, 400, 400]);
+    assert!(lines.iter().all(|line| line["path"] == "/api/baselines/update") && !audit.contains(TOKEN), "{audit}");
+    let (_running, address) = serve(&place, &[], None);
+    assert_eq!(request(address, "POST", "/api/baselines/update", &[&right], &update.to_string()).status, 403);
+    let many = (0..101).map(|_| request(address, "POST", "/api/baselines/update", &[], "").status).collect::<Vec<_>>();
+    assert_eq!((many[98], many[100]), (403, 429));
+}
+
+#[test]
+fn recent_anomalies_have_scores() {
+    let place = Place::new();
+    let report = place.run(&history::scenario(), &[]).json(0);
+    fs::remove_dir_all(place.path("reports")).unwrap();
+    for number in 0..12 {
+        history::plant(&place, &report, number, 10.0 * history::noise(number), "a");
+    }
+    let (_running, address) = serve(&place, &[], None);
+    let recent = |query: &str| request(address, "GET", &format!("/api/anomalies/recent{query}"), &[], "");
+    let quiet = recent("").json();
+    assert_eq!((&quiet["anomalies"], &quiet["runs"]), (&json!([]), &json!(12)));
+    let odd = history::plant(&place, &report, 12, 30.0, "a");
+    let found = recent("?limit=5").json();
+    let [anomaly] = &found["anomalies"].as_array().unwrap()[..] else { panic!("{found}") };
+    let score = anomaly["score"].as_f64().unwrap();
+    assert!(anomaly["run_id"] == json!(odd) && score > 0.8 && score <= 1.0 && anomaly["scenario"] == "kept", "{anomaly}");
+    assert_eq!(recent("?limit=0").status, 400);
+    place.write("reports/history.db", "no database, but long enough to be looked at as one, or so it seems to be");
+    let damaged = recent("").json();
+    assert_eq!(damaged["anomalies"].as_array().unwrap().len(), 1);
+    assert!(damaged["notes"].to_string().contains("is damaged"), "{}", damaged["notes"]);
 }
 
 #[test]
