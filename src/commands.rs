@@ -96,7 +96,7 @@ async fn run_one(
         before_verify: args.before_verify.clone(),
         no_verify: args.no_verify,
         keep_containers: args.keep_containers,
-        reproduce: reproduce(file, scenario.seed, &secrets),
+        reproduce: reproduce("run", &[file.display().to_string()], scenario.seed, &secrets),
         secrets: secrets.clone(),
         progress: progress(args.quiet || args.json),
         stop: stop.clone(),
@@ -130,10 +130,11 @@ pub(crate) fn print(text: &str) -> u8 {
     }
 }
 
-struct Loaded {
-    scenario: Scenario,
-    secrets: Vec<String>,
-    notes: Vec<String>,
+/// A scenario under what the command line changes in it.
+pub(crate) struct Loaded {
+    pub(crate) scenario: Scenario,
+    pub(crate) secrets: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// How metrics are named, where flags say so.
@@ -147,7 +148,7 @@ fn naming(args: &RunArgs) -> anyhow::Result<Vec<String>> {
 }
 
 /// `more`: overrides beside those of `--set`.
-fn load_scenario(scenarios: &Scenarios, more: &[String], file: &Path) -> anyhow::Result<Loaded> {
+pub(crate) fn load_scenario(scenarios: &Scenarios, more: &[String], file: &Path) -> anyhow::Result<Loaded> {
     let mut overrides = scenarios.set.clone();
     overrides.extend_from_slice(more);
     if !scenarios.allow_host.is_empty() {
@@ -194,7 +195,7 @@ async fn linger(args: &RunArgs, stop: &CancellationToken) {
 }
 
 /// The first signal ends the load and lets the run finish; the second ends the program. The ledger stays usable either way.
-async fn watch_signals(stop: CancellationToken) {
+pub(crate) async fn watch_signals(stop: CancellationToken) {
     signal().await;
     stop.cancel();
     say("batchsql: stopping; what was submitted is drained, verified and reported (once more to stop at once)");
@@ -219,7 +220,7 @@ pub(crate) async fn signal() {
     }
 }
 
-fn progress(silent: bool) -> Progress {
+pub(crate) fn progress(silent: bool) -> Progress {
     match (silent, std::io::stderr().is_terminal() && !log::is_json()) {
         (true, _) => Progress::Off,
         (false, true) => Progress::Terminal,
@@ -247,9 +248,10 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> u8 {
     }
 }
 
-/// The command that repeats the run, secrets hidden.
-fn reproduce(file: &Path, seed: u64, secrets: &[String]) -> String {
-    let mut words = vec!["batchsql".to_owned(), "run".to_owned(), quote(&file.display().to_string())];
+/// The command that repeats a run, or a search or sweep, secrets hidden.
+pub(crate) fn reproduce(command: &str, files: &[String], seed: u64, secrets: &[String]) -> String {
+    let mut words = vec!["batchsql".to_owned(), command.to_owned()];
+    words.extend(files.iter().map(|file| quote(file)));
     let mut arguments = std::env::args().skip(1).peekable();
     while let Some(argument) = arguments.next() {
         let (flag, value) = match argument.split_once('=') {
@@ -257,7 +259,10 @@ fn reproduce(file: &Path, seed: u64, secrets: &[String]) -> String {
             None => (argument, None),
         };
         match flag.as_str() {
-            "--set" | "--database-url" | "--target-url" | "--allow-host" | "--before-verify" => {
+            // The steps of a search are runs of their own.
+            "--while" | "--from" | "--to" | "--precision" | "--step-duration" | "--vary" | "--repeat" if command == "run" => {}
+            "--set" | "--database-url" | "--target-url" | "--allow-host" | "--before-verify" | "--while" | "--from" | "--to"
+            | "--precision" | "--step-duration" | "--vary" | "--repeat" => {
                 let value = value.or_else(|| arguments.next()).unwrap_or_default();
                 words.push(format!("{flag} {}", quote(&redact::redact(&value, secrets))));
             }
@@ -269,7 +274,7 @@ fn reproduce(file: &Path, seed: u64, secrets: &[String]) -> String {
     words.join(" ")
 }
 
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c));
     if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
@@ -285,7 +290,7 @@ fn exit_code(report: &Report) -> u8 {
 }
 
 /// Over all scenarios of a call: 4 > 130 > 2 > 1 > 3 > 0.
-fn gravest(codes: &[u8]) -> u8 {
+pub(crate) fn gravest(codes: &[u8]) -> u8 {
     [4, INTERRUPTED, COULD_NOT_RUN, 1, 3].into_iter().find(|code| codes.contains(code)).unwrap_or(0)
 }
 

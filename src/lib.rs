@@ -8,6 +8,7 @@
 //! - [`table`]: rows and columns, the data all of them share
 //! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
 //! - [`runner`]: the phases of a run; `container`: targets that are started for it
+//! - [`search`] and [`sweep`]: many runs for one question, by `steps`
 //! - [`serve`]: past runs over HTTP; [`doctor`]: how the stack around them is
 //! - [`telemetry`]: what leaves the program while runs go on
 //! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
@@ -29,7 +30,10 @@ pub mod report;
 pub mod runner;
 pub mod scenario;
 pub mod schedule;
+pub mod search;
 pub mod serve;
+mod steps;
+pub mod sweep;
 pub mod table;
 pub mod target;
 pub mod telemetry;
@@ -54,7 +58,9 @@ pub async fn run(cli: cli::Cli) -> u8 {
         cli::Command::Doctor(args) => doctor::command::doctor(args).await,
         cli::Command::Proxy(args) => proxy::command::proxy(&args).await,
         cli::Command::Schema => commands::schema(),
+        cli::Command::Search(args) => search::command::search(*args).await,
         cli::Command::Serve(args) => serve::command::serve(&args).await,
+        cli::Command::Sweep(args) => sweep::command::sweep(*args).await,
         cli::Command::Upstream(args) => proxy::upstream::command::upstream(args).await,
     }
 }

@@ -4,7 +4,9 @@ pub mod console;
 pub(crate) mod format;
 pub mod html;
 pub mod junit;
+pub mod limits;
 pub mod markdown;
+pub mod matrix;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod timeline;
@@ -481,7 +483,7 @@ pub fn write_all(folder: &Path, report: &Report) -> anyhow::Result<()> {
 }
 
 /// Under another name first, so that nobody ever reads half a report.
-fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
     let unfinished = path.with_added_extension("tmp");
     let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path));
     if written.is_err() {

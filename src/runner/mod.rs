@@ -282,7 +282,8 @@ async fn prove(run: &Run, drive: &mut dyn Drive) -> Integrity {
     integrity
 }
 
-fn make_folder(report_dir: &Path, id: &str) -> anyhow::Result<PathBuf> {
+/// Makes the folder of something that has an id.
+pub(crate) fn make_folder(report_dir: &Path, id: &str) -> anyhow::Result<PathBuf> {
     let folder = report_dir.join(id);
     let make = std::fs::create_dir_all(report_dir).and_then(|()| std::fs::create_dir(&folder));
     make.with_context(|| format!("report folder {} cannot be made; name one that can be written with --report-dir", folder.display()))?;
@@ -291,9 +292,13 @@ fn make_folder(report_dir: &Path, id: &str) -> anyhow::Result<PathBuf> {
 
 /// `<UTC time>-<scenario>-<four hex digits>`: sorts by time, says what it was, and differs between runs of one second.
 fn run_id(scenario: &Scenario) -> String {
+    new_id(&scenario.name)
+}
+
+/// An id of something called `name` that begins now.
+pub(crate) fn new_id(name: &str) -> String {
     let now = jiff::Timestamp::now();
-    let slug: String =
-        scenario.name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).take(40).collect();
+    let slug: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).take(40).collect();
     // Clock bits and process id, not the seed: two runs of one scenario must not share a folder.
     let mixed = (now.as_nanosecond() as u64 ^ u64::from(std::process::id()).rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{}-{slug}-{:04x}", now.strftime("%Y%m%d-%H%M%S"), mixed >> 48)

@@ -2,6 +2,8 @@
 //! charts are drawn from the data in it by uPlot (`uplot/`, MIT licence), which is part of the page.
 
 mod chart;
+pub mod limits;
+pub mod matrix;
 mod page;
 
 use base64::Engine as _;
