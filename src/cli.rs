@@ -79,7 +79,9 @@ pub enum Command {
     /// Run a scenario with every combination of values, and name the best that passes its gates.
     ///
     /// The same command goes on where it was interrupted. Exit code 0: a best cell was found; 1: none passes; 4: integrity violated in one.
-    #[command(after_help = "Example: batchsql sweep scenarios/quickstart.yaml --vary workload.batch_insert.pipeline.flush_size=50,200,1000")]
+    #[command(
+        after_help = "Example: batchsql sweep scenarios/quickstart.yaml --vary workload.batch_insert.pipeline.flush_size=50,200,1000"
+    )]
     Sweep(Box<SweepArgs>),
     /// Serve a mock model that speaks the OpenAI API, for gateways to stand before; Ctrl-C ends it.
     #[command(after_help = "Examples:\n  batchsql upstream --listen 127.0.0.1:3002\n  \

@@ -124,7 +124,7 @@ fn errors(page: &mut String, report: &Report) {
 }
 
 /// Text that means nothing to Markdown or HTML.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in plain(text).chars() {
         match c {

@@ -114,7 +114,8 @@ fn plan(args: &SearchArgs, scenario: &Scenario) -> anyhow::Result<Plan> {
         notes.push("the scenario's own gates do not count here: --while stands in their place".to_owned());
     }
     let load = load(&scenario.load, args.step_duration);
-    if Load { rate: None, duration: None, ..scenario.load.clone() } != (Load { rate: None, duration: None, ..load.clone() }) {
+    let beside = |load: &Load| Load { rate: None, duration: None, ..load.clone() };
+    if beside(&scenario.load) != beside(&load) {
         let was = serde_json::to_value(scenario.load.executor)?;
         notes.push(format!(
             "the load is the search's: constant-arrival-rate instead of {}, {length} a step after a warm-up of {}; {}",

@@ -204,8 +204,7 @@ mod tests {
     }
 
     fn gated(gate: &str, implicit: bool, verdict: Verdict) -> Report {
-        let result =
-            GateResult { gate: gate.to_owned(), implicit, verdict, actual: Some(5.0), message: "as it was".to_owned() };
+        let result = GateResult { gate: gate.to_owned(), implicit, verdict, actual: Some(5.0), message: "as it was".to_owned() };
         let reasons = vec![format!("{gate}: as it was")];
         Report { gates: vec![result], verdict, reasons, ..report(|_| 1000, |_| 5.0) }
     }

@@ -113,7 +113,7 @@ pub(super) fn next(bounds: &Bounds, steps: &[(f64, Vote)]) -> Next {
 
 /// What the steps at one rate show together; `None` if one more may decide it.
 fn settled(votes: impl Iterator<Item = Vote>) -> Option<Settled> {
-    let (mut held, mut failed, mut undecided) = (0, 0, 0);
+    let (mut held, mut failed, mut undecided) = (0_i64, 0, 0);
     for vote in votes {
         *match vote {
             Vote::Held => &mut held,
@@ -122,10 +122,10 @@ fn settled(votes: impl Iterator<Item = Vote>) -> Option<Settled> {
         } += 1;
     }
     match held - failed {
-        LEAD.. => Some(Settled::Held),
-        ..=-LEAD => Some(Settled::Failed),
+        lead if lead >= LEAD => Some(Settled::Held),
+        lead if lead <= -LEAD => Some(Settled::Failed),
         // What says nothing twice will say nothing a third time.
-        _ if undecided >= LEAD || (held + failed + undecided) as usize >= MOST_AT_ONE_RATE => Some(Settled::Never),
+        _ if undecided >= LEAD || held + failed + undecided >= MOST_AT_ONE_RATE as i64 => Some(Settled::Never),
         _ => None,
     }
 }
