@@ -177,7 +177,7 @@ mod tests {
         insta::assert_snapshot!(terminal(&search, Path::new("reports/20260301-101500-search_orders-1a2b"), false));
         let markdown = markdown(&search);
         assert!(markdown.contains("# Limit of orders \\| &lt;b&gt;"), "{markdown}");
-        assert!(markdown.contains("| 194.5 | held | 3 of 4 | 194 requests/s | 20.5 ms | 41.0 ms | 0.00 requests/s |"), "{markdown}");
+        assert!(markdown.contains("| 194.5 | held | 3 of 4 | 195 requests/s | 20.5 ms | 41.0 ms | 0.00 requests/s |"), "{markdown}");
         assert!(terminal(&search, Path::new("x"), true).contains("\u{1b}[1;32m194.5 requests/s hold, 203.1 do not\u{1b}[0m"));
     }
 

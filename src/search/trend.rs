@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(trend(&[1.0, 2.0]), None);
         let flat = trend(&[7.0; 10]).unwrap();
         assert_eq!((flat.slope, flat.median), (0.0, 7.0));
-        assert!(flat.p_value > 0.5, "{flat:?}");
+        assert!(flat.p_value > 0.4, "{flat:?}");
         let long: Vec<f64> = (0..600).map(f64::from).collect();
         assert!((trend(&long).unwrap().slope - 1.0).abs() < 1e-9);
     }
