@@ -41,13 +41,17 @@ struct Growth {
 }
 
 fn growth(report: &Report) -> Growth {
+    // By the clock: the label of the last second may be that of the drain, which began in it.
+    let main = report.phases.iter().find(|phase| phase.name == "main");
+    let begin = main.map_or(0.0, |main| main.start_seconds.ceil());
+    let end = main.map_or(0.0, |main| (main.start_seconds + main.duration_seconds).round());
     // What is due and not answered waits somewhere: in the generator, the queue, the target. Warm-up leaves some for main.
     let mut backlog = 0.0;
     let (mut waiting, mut response) = (Vec::new(), Vec::new());
-    for second in report.timeline.iter().filter(|second| ["warmup", "main"].contains(&second.phase.as_str())) {
+    for second in report.timeline.iter().filter(|second| (second.second as f64) < end) {
         let answered = second.acknowledged + second.rejected + second.unknown + second.dropped;
         backlog += second.offered as f64 - answered as f64;
-        if second.phase == "main" {
+        if second.second as f64 >= begin {
             waiting.push(backlog);
             response.extend(second.response_p50_ms);
         }
@@ -162,21 +166,27 @@ fn point(rate: f64, steps: &[Step], found: &Found) -> Point {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{GateResult, Integrity, Second, sample};
+    use crate::report::{GateResult, Integrity, Outcomes, Phase, Second, sample};
 
     /// A step of ten seconds after one of warm-up at 1,000 a second, of which `answered` are answered, each second by `response` ms.
     fn report(answered: impl Fn(u64) -> u64, response: impl Fn(u64) -> f64) -> Report {
-        let timeline = (0..11)
+        let timeline = (0..12)
             .map(|second| Second {
                 second,
-                phase: if second == 0 { "warmup" } else { "main" }.to_owned(),
                 offered: 1000,
                 acknowledged: answered(second),
                 response_p50_ms: Some(response(second)),
                 ..Second::default()
             })
             .collect();
-        Report { timeline, gates: Vec::new(), ..sample::passed() }
+        let phase = |name: &str, start_seconds: f64, duration_seconds: f64| Phase {
+            name: name.to_owned(),
+            start_seconds,
+            duration_seconds,
+            outcomes: Outcomes::default(),
+        };
+        let phases = vec![phase("warmup", 0.0, 1.0), phase("main", 1.0, 9.997), phase("drain", 10.997, 1.2)];
+        Report { timeline, phases, gates: Vec::new(), ..sample::passed() }
     }
 
     #[track_caller]
@@ -193,6 +203,7 @@ mod tests {
         // 5 of 1,000 a second stay behind; every gate still holds.
         assert_shown(&report(|_| 995, |_| 5.0), Shown::Failed, "what is due and not answered grows by 5.0 a second");
         // The queue is bounded and full, and the wait before it grows.
+        assert_eq!(growth(&report(steady, |_| 5.0)).seconds, 10);
         let creeping = report(steady, |second| 20.0 + 4.0 * second as f64);
         assert_shown(&creeping, Shown::Failed, "the median response time grows by 4.0 ms a second");
         let slope = step(1000.0, &creeping).response_growth_ms_per_second.unwrap();

@@ -124,7 +124,7 @@ fn a_cell_that_lost_a_row_is_never_the_best() {
     });
     let sweep = running.end().json(4);
     let verdicts: Vec<_> = sweep["cells"].as_array().unwrap().iter().map(|cell| &cell["verdict"]).collect();
-    assert_eq!((verdicts, &sweep["best"], &sweep["outcome"]), (vec!["pass", "void"], &json!(0), &json!("violated")));
+    assert_eq!((verdicts, &sweep["best"], &sweep["outcome"]), (vec![&json!("pass"), &json!("void")], &json!(0), &json!("violated")));
     assert_eq!(sweep["cells"][1]["throughput_per_second"], Value::Null);
 }
 
