@@ -235,7 +235,11 @@ fn reasons(search: &Search, unsettled: Option<f64>) -> Vec<String> {
         Outcome::Void => format!("integrity is violated, so no rate counts: {}", last(None)),
         Outcome::Interrupted => "interrupted before the limit was found".to_owned(),
         Outcome::Undecided => match unsettled {
-            Some(rate) => format!("at {rate} a second the steps do not agree, or could say nothing: {}", last(Some(rate))),
+            Some(rate) => {
+                let why = last(Some(rate));
+                let mend = if why.contains("too few samples") { "; lengthen --step-duration, or raise --from" } else { "" };
+                format!("at {rate} a second the steps do not agree, or could say nothing: {why}{mend}")
+            }
             None => "a step could not run".to_owned(),
         },
     };

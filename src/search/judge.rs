@@ -9,7 +9,7 @@ use crate::report::{IntegrityVerdict, Report, Verdict};
 const ALPHA: f64 = 0.01;
 /// when the target falls behind by this share of the load,
 const BEHIND: f64 = 0.001;
-/// and when over the step it comes to this share of what is usual there.
+/// and when over the step it comes to this share of what is usual there, and to more than what is answered together.
 const GROWTH: f64 = 0.2;
 
 /// One step by its report.
@@ -36,6 +36,8 @@ pub(super) fn step(rate: f64, report: &Report) -> Step {
 /// What piles up over the seconds of phase `main`.
 struct Growth {
     seconds: usize,
+    /// Operations that are answered together: the rows of a batch come and go at once, however steady the load is.
+    grain: f64,
     backlog: Option<Trend>,
     response: Option<Trend>,
 }
@@ -56,21 +58,23 @@ fn growth(report: &Report) -> Growth {
             response.extend(second.response_p50_ms);
         }
     }
-    Growth { seconds: waiting.len(), backlog: trend(&waiting), response: trend(&response) }
+    let grain = report.scenario.pointer("/workload/batch_insert/pipeline/flush_size").and_then(serde_json::Value::as_f64);
+    Growth { seconds: waiting.len(), grain: grain.unwrap_or(1.0), backlog: trend(&waiting), response: trend(&response) }
 }
 
 impl Growth {
     /// Says how the target falls behind, if it does.
     fn behind(&self, rate: f64) -> Option<String> {
-        let counts = |trend: &Trend, least: f64| {
-            trend.p_value <= ALPHA && trend.slope >= least && trend.slope * self.seconds as f64 >= GROWTH * trend.median.abs()
+        let counts = |trend: &Trend, least: f64, grain: f64| {
+            let over_all = trend.slope * self.seconds as f64;
+            trend.p_value <= ALPHA && trend.slope >= least && over_all >= GROWTH * trend.median.abs() && over_all > grain
         };
         let (backlog, response) = (self.backlog, self.response);
-        let backlog = backlog.filter(|trend| counts(trend, BEHIND * rate)).map(|trend| {
+        let backlog = backlog.filter(|trend| counts(trend, BEHIND * rate, self.grain)).map(|trend| {
             format!("it falls behind: what is due and not answered grows by {:.1} a second (p = {:.4})", trend.slope, trend.p_value)
         });
         // Who serves all but a thousandth of the load answers a millisecond later every second.
-        let response = response.filter(|trend| counts(trend, BEHIND * 1000.0)).map(|trend| {
+        let response = response.filter(|trend| counts(trend, BEHIND * 1000.0, 0.0)).map(|trend| {
             format!("it falls behind: the median response time grows by {:.1} ms a second (p = {:.4})", trend.slope, trend.p_value)
         });
         backlog.or(response)
@@ -204,6 +208,12 @@ mod tests {
         assert_shown(&report(|_| 995, |_| 5.0), Shown::Failed, "what is due and not answered grows by 5.0 a second");
         // The queue is bounded and full, and the wait before it grows.
         assert_eq!(growth(&report(steady, |_| 5.0)).seconds, 10);
+        // Batches of 200 that drift against the seconds grow no queue.
+        let mut batches = report(|_| 995, |_| 5.0);
+        batches.scenario["workload"]["batch_insert"]["pipeline"]["flush_size"] = 200.into();
+        assert_shown(&batches, Shown::Held, "");
+        batches.scenario["workload"]["batch_insert"]["pipeline"]["flush_size"] = 20.into();
+        assert_shown(&batches, Shown::Failed, "falls behind");
         let creeping = report(steady, |second| 20.0 + 4.0 * second as f64);
         assert_shown(&creeping, Shown::Failed, "the median response time grows by 4.0 ms a second");
         let slope = step(1000.0, &creeping).response_growth_ms_per_second.unwrap();
