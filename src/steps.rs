@@ -15,6 +15,7 @@ use crate::runner::{self, Options, Progress, say};
 pub(crate) struct Steps<'a> {
     /// The one scenario, and what is changed in it for all of them.
     pub(crate) scenarios: &'a Scenarios,
+    pub(crate) file: &'a Path,
     /// Where each has its folder.
     pub(crate) folder: &'a Path,
     pub(crate) progress: Progress,
@@ -32,13 +33,13 @@ pub(crate) fn only<'a>(command: &str, scenarios: &'a Scenarios) -> anyhow::Resul
 impl Steps<'_> {
     /// The scenario under `set`, beside what is changed for all.
     pub(crate) fn load(&self, set: &[String]) -> anyhow::Result<Loaded> {
-        commands::load_scenario(self.scenarios, set, only("this", self.scenarios)?)
+        commands::load_scenario(self.scenarios, set, self.file)
     }
 
     /// Runs `loaded`, which [`Self::load`] made of `set`.
     pub(crate) async fn run(&self, loaded: Loaded, set: &[String]) -> anyhow::Result<Report> {
         self.forget_databases();
-        let files: Vec<String> = self.scenarios.files.iter().map(|file| file.display().to_string()).collect();
+        let files = [self.file.display().to_string()];
         let words: String = set.iter().map(|set| format!(" --set {}", commands::quote(set))).collect();
         let options = Options {
             report_dir: self.folder.to_owned(),

@@ -49,7 +49,7 @@ async fn searched(args: &SearchArgs, secrets: &mut Vec<String>) -> anyhow::Resul
     let stop = CancellationToken::new();
     tokio::spawn(commands::watch_signals(stop.clone()));
     let progress = commands::progress(args.quiet || args.json);
-    let steps = Steps { scenarios: &args.scenarios, folder: &folder, progress, stop };
+    let steps = Steps { scenarios: &args.scenarios, file, folder: &folder, progress, stop };
     let started_at = jiff::Timestamp::now().to_string();
     let mut walked = walk(&plan, &steps).await;
     if let (true, Some(error)) = (walked.steps.is_empty(), walked.error.take()) {

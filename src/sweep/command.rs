@@ -54,7 +54,7 @@ async fn swept(args: &SweepArgs, secrets: &mut Vec<String>) -> anyhow::Result<(S
     let stop = CancellationToken::new();
     tokio::spawn(commands::watch_signals(stop.clone()));
     let progress = commands::progress(args.quiet || args.json);
-    let steps = Steps { scenarios: &args.scenarios, folder: &folder, progress, stop };
+    let steps = Steps { scenarios: &args.scenarios, file, folder: &folder, progress, stop };
     let mut notes = Vec::new();
     let mut reports = finished(&folder, &matrix, &mut notes)?;
     let kept_runs = reports.iter().map(Vec::len).sum();

@@ -115,6 +115,16 @@ fn a_row_that_is_lost_voids_the_search() {
 }
 
 #[test]
+fn steps_that_say_nothing_find_nothing() {
+    let place = Place::new();
+    let arguments = ["--while", "response.p99 < 1s", "--from", "20", "--to", "20", "--set", "workload.batch_insert.rows=null"];
+    let search = found(&place, &rows(&Database::sqlite(&place, "few")), &arguments, 3);
+    assert_eq!((&search["outcome"], search["steps"].as_array().unwrap().len()), (&json!("undecided"), 2));
+    let reason = search["reasons"][0].as_str().unwrap();
+    assert!(reason.contains("too few samples") && reason.ends_with("lengthen --step-duration, or raise --from"), "{reason}");
+}
+
+#[test]
 fn what_there_is_when_it_is_interrupted_is_written() {
     let place = Place::new();
     let db = Database::sqlite(&place, "stopped");

@@ -25,7 +25,7 @@ pub fn text(search: &Search) -> String {
         main {
             dl.tiles {
                 @for (id, name, value) in [("held", "Highest rate that held", search.held_per_second), ("failed", "Lowest rate that failed", search.failed_per_second)] {
-                    div.tile { dt { (name) } dd { data id=(id) value=[value] { (value.map_or_else(|| NONE.to_owned(), asked)) } " " (search.unit) "/s" } }
+                    div.tile { dt { (name) } dd { data id=(id) value=[value] { (value.map_or_else(|| NONE.to_owned(), asked)) } @if value.is_some() { " " (search.unit) "/s" } } }
                 }
             }
             p { (basis(search)) "." }
@@ -73,14 +73,14 @@ fn steps(search: &Search) -> maud::Markup {
             h2 { "Steps, as they were run" }
             div.wide { table {
                 thead { tr { @for head in ["Asked for", "Shown", "Why", "Response p99", "Backlog grew by, a second", "Response grew by, ms a second", "Run"] { th scope="col" { (head) } } } }
-                tbody { @for step in &search.steps { tr class=(shade(step.shown)) {
+                tbody { @for (place, step) in search.steps.iter().enumerate() { tr class=(shade(step.shown)) {
                     td { (asked(step.rate_per_second)) }
                     td { span.mark { (step.shown.words()) } }
                     td { (plain(step.reason.as_deref().unwrap_or_default())) }
                     td { (step.response_p99_ms.map_or_else(|| NONE.to_owned(), millis)) }
                     td { (growth(step.backlog_growth_per_second)) }
                     td { (growth(step.response_growth_ms_per_second)) }
-                    td { a href={ (step.run_id) "/report.html" } { (step.run_id) } }
+                    td { a href={ (step.run_id) "/report.html" } { "step " (place + 1) } }
                 } } }
             } }
         }

@@ -76,7 +76,7 @@ fn table(sweep: &Sweep) -> Markup {
                     }
                     td {
                         (plain(cell.reason.as_deref().unwrap_or_default()))
-                        @for run in &cell.runs { " " a href={ (run.run_id) "/report.html" } { (run.run_id) } }
+                        @for (number, run) in cell.runs.iter().enumerate() { " " a href={ (run.run_id) "/report.html" } { "run " (number + 1) } }
                     }
                 } } }
             } }
