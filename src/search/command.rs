@@ -183,6 +183,7 @@ async fn walk(plan: &Plan, steps: &Steps<'_>) -> Walked {
     };
     while !steps.stop.is_cancelled() {
         let votes: Vec<_> = walked.steps.iter().map(|step| (step.rate_per_second, step.vote())).collect();
+        walked.found = walk::so_far(&votes);
         let rate = match walk::next(&plan.bounds, &votes) {
             Next::Step(rate) => rate,
             Next::Done(found) => {
@@ -201,7 +202,7 @@ async fn walk(plan: &Plan, steps: &Steps<'_>) -> Walked {
                 walked.environment = environment;
                 walked.steps.push(step);
                 if violated {
-                    walked.outcome = Outcome::Void;
+                    (walked.outcome, walked.found) = (Outcome::Void, Found::default());
                     return walked; // the database stays as it is
                 }
             }

@@ -111,6 +111,15 @@ pub(super) fn next(bounds: &Bounds, steps: &[(f64, Vote)]) -> Next {
     Next::Done(found)
 }
 
+/// What a walk that was not ended has shown.
+pub(super) fn so_far(steps: &[(f64, Vote)]) -> Found {
+    let shown = |wanted: Settled| {
+        let all = |rate: f64| settled(steps.iter().filter(move |(tried, _)| *tried == rate).map(|(_, vote)| *vote));
+        steps.iter().map(|(rate, _)| *rate).filter(move |rate| all(*rate) == Some(wanted))
+    };
+    Found { held: shown(Settled::Held).max_by(f64::total_cmp), failed: shown(Settled::Failed).min_by(f64::total_cmp), unsettled: None }
+}
+
 /// What the steps at one rate show together; `None` if one more may decide it.
 fn settled(votes: impl Iterator<Item = Vote>) -> Option<Settled> {
     let (mut held, mut failed, mut undecided) = (0_i64, 0, 0);
@@ -196,6 +205,14 @@ mod tests {
     fn what_the_harness_cannot_offer_is_no_limit_of_the_target() {
         let (found, _) = walk(&BOUNDS, |rate| if rate < 5_000.0 { Vote::Held } else { Vote::Undecided });
         assert_eq!(found, Found { held: Some(3_200.0), failed: None, unsettled: Some(6_400.0) });
+    }
+
+    #[test]
+    fn a_walk_that_is_cut_short_keeps_what_was_decided() {
+        use Vote::{Failed, Held};
+        let steps = [(100.0, Held), (200.0, Held), (400.0, Failed), (400.0, Failed), (200.0, Held), (282.8, Held)];
+        assert_eq!(so_far(&steps), Found { held: Some(200.0), failed: Some(400.0), unsettled: None });
+        assert_eq!(so_far(&[]), Found::default());
     }
 
     #[test]
