@@ -54,7 +54,7 @@ fn curve(search: &Search) -> maud::Markup {
     html! {
         section {
             h2 { "Rates" }
-            div.wide { table {
+            div.wide { table.figures {
                 thead { tr { @for head in ["Asked for", "Shown", "Steps held", "Acknowledged", "Response p50", "Response p99", "Dropped"] { th scope="col" { (head) } } } }
                 tbody { @for point in &search.curve { tr class=(shade(point.shown)) {
                     @for (column, cell) in row(point, &search.unit).into_iter().enumerate() {
@@ -71,7 +71,7 @@ fn steps(search: &Search) -> maud::Markup {
     html! {
         section {
             h2 { "Steps, as they were run" }
-            div.wide { table {
+            div.wide { table.figures {
                 thead { tr { @for head in ["Asked for", "Shown", "Why", "Response p99", "Backlog grew by, a second", "Response grew by, ms a second", "Run"] { th scope="col" { (head) } } } }
                 tbody { @for (place, step) in search.steps.iter().enumerate() { tr class=(shade(step.shown)) {
                     td { (asked(step.rate_per_second)) }

@@ -68,7 +68,7 @@ fn table(sweep: &Sweep) -> Markup {
     html! {
         section {
             h2 { "Cells" }
-            div.wide { table {
+            div.wide { table.figures {
                 thead { tr { @for head in columns_of(sweep) { th scope="col" { (plain(&head)) } } th scope="col" { "why, and the runs" } } }
                 tbody { @for (place, cell) in sweep.cells.iter().enumerate() { tr class=(shade(cell.verdict)) {
                     @for (column, text) in row(sweep, place).into_iter().enumerate() {
