@@ -92,11 +92,23 @@ pub enum Command {
     /// Print the JSON Schema of a scenario, for editors.
     #[command(after_help = "Example: batchsql schema > scenario.schema.json")]
     Schema,
+    /// Find the highest arrival rate at which the gates hold, as an interval, every step verified.
+    ///
+    /// Exit code 0: found; 1: not even the lowest rate holds; 3: undecided; 4: integrity violated, no rate counts.
+    #[command(after_help = "Example: batchsql search scenarios/arrival_rate.yaml --while \"response.p99 < 50ms\" --from 1000 --to 100000")]
+    Search(Box<SearchArgs>),
     /// Serve past runs, their metrics and the alerts that came, over HTTP; Ctrl-C ends it.
     ///
     /// Whatever changes something needs a bearer token: the one of --token-file, or of BATCHSQL_SERVE_TOKEN.
     #[command(after_help = "Example: batchsql serve --listen 127.0.0.1:3009 --report-dir reports")]
     Serve(ServeArgs),
+    /// Run a scenario with every combination of values, and name the best that passes its gates.
+    ///
+    /// The same command goes on where it was interrupted. Exit code 0: a best cell was found; 1: none passes; 4: integrity violated in one.
+    #[command(
+        after_help = "Example: batchsql sweep scenarios/quickstart.yaml --vary workload.batch_insert.pipeline.flush_size=50,200,1000"
+    )]
+    Sweep(Box<SweepArgs>),
     /// Serve a mock model that speaks the OpenAI API, for gateways to stand before; Ctrl-C ends it.
     #[command(after_help = "Examples:\n  batchsql upstream --listen 127.0.0.1:3002\n  \
         batchsql upstream --config upstream.yaml, with e.g. in it:\n    \
@@ -366,6 +378,61 @@ pub struct ReportArgs {
     /// The store of past runs [default: history.db in the report folder].
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
+}
+
+/// `batchsql search`.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// Which scenario.
+    #[command(flatten)]
+    pub scenarios: Scenarios,
+    /// What must hold, instead of the scenario's gates: `metric op limit`; may be given several times.
+    #[arg(long, value_name = "GATE")]
+    pub r#while: Vec<String>,
+    /// The lowest rate, operations a second.
+    #[arg(long, value_name = "RATE", value_parser = crate::search::command::rate, default_value = "100")]
+    pub from: f64,
+    /// The highest rate, operations a second.
+    #[arg(long, value_name = "RATE", value_parser = crate::search::command::rate, default_value = "1000000")]
+    pub to: f64,
+    /// How close the ends of the interval must come.
+    #[arg(long, value_name = "SHARE", default_value = "5%")]
+    pub precision: Share,
+    /// How long each rate is kept up, warm-up not included.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10s")]
+    pub step_duration: Duration,
+    /// Where the search's folder is made.
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub report_dir: PathBuf,
+    /// Print what was found as JSON on standard output and nothing else.
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress and no summary.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `batchsql sweep`.
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// Which scenario.
+    #[command(flatten)]
+    pub scenarios: Scenarios,
+    /// A value of the scenario and what it is to be in turn; may be given several times.
+    #[arg(long, required = true, value_name = "PATH.TO.KEY=VALUE,VALUE")]
+    pub vary: Vec<String>,
+    /// Runs of each combination.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub repeat: u32,
+    /// Where the sweep's folder is.
+    #[arg(long, value_name = "DIR", default_value = "reports")]
+    pub report_dir: PathBuf,
+    /// Print what was found as JSON on standard output and nothing else.
+    #[arg(long)]
+    pub json: bool,
+    /// Show no progress and no summary.
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// `batchsql upstream`.

@@ -155,7 +155,7 @@ pub(crate) fn print(text: &str) -> u8 {
 pub(crate) struct Loaded {
     pub(crate) scenario: Scenario,
     pub(crate) secrets: Vec<String>,
-    notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// How metrics are named, where flags say so.
@@ -269,7 +269,7 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> u8 {
     }
 }
 
-/// The command that repeats a run or a comparison, secrets hidden.
+/// The command that repeats a run, a comparison, a search or a sweep, secrets hidden.
 pub(crate) fn reproduce(command: &str, files: &[String], seed: u64, secrets: &[String]) -> String {
     let mut words = vec!["batchsql".to_owned(), command.to_owned()];
     words.extend(files.iter().map(|file| quote(file)));
@@ -280,8 +280,11 @@ pub(crate) fn reproduce(command: &str, files: &[String], seed: u64, secrets: &[S
             None => (argument, None),
         };
         match flag.as_str() {
+            // The steps of a search are runs of their own.
+            "--while" | "--from" | "--to" | "--precision" | "--step-duration" | "--vary" | "--repeat" if command == "run" => {}
             "--set" | "--database-url" | "--target-url" | "--allow-host" | "--baseline" | "--before-verify" | "--before" | "--after"
-            | "--pairs" | "--gate" | "--detect" => {
+            | "--pairs" | "--gate" | "--detect" | "--while" | "--from" | "--to" | "--precision" | "--step-duration" | "--vary"
+            | "--repeat" => {
                 let value = value.or_else(|| arguments.next()).unwrap_or_default();
                 words.push(format!("{flag} {}", quote(&redact::redact(&value, secrets))));
             }
@@ -293,7 +296,7 @@ pub(crate) fn reproduce(command: &str, files: &[String], seed: u64, secrets: &[S
     words.join(" ")
 }
 
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c));
     if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }

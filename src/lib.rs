@@ -9,6 +9,7 @@
 //! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
 //! - `history`: past runs in a store of their own; `digest`: what they say together; `baseline`: runs that others are held against
 //! - [`runner`]: the phases of a run; `container`: targets that are started for it; [`compare`]: two sides held against each other
+//! - [`search`] and [`sweep`]: many runs for one question, by `steps`
 //! - [`serve`]: past runs over HTTP; [`doctor`]: how the stack around them is
 //! - [`telemetry`]: what leaves the program while runs go on
 //! - [`environment`], [`redact`]: where a run takes place, and what must not be shown
@@ -35,7 +36,10 @@ pub mod report;
 pub mod runner;
 pub mod scenario;
 pub mod schedule;
+pub mod search;
 pub mod serve;
+mod steps;
+pub mod sweep;
 pub mod table;
 pub mod target;
 pub mod telemetry;
@@ -64,7 +68,9 @@ pub async fn run(cli: cli::Cli) -> u8 {
         cli::Command::Report(args) => digest::command::report(&args),
         cli::Command::Proxy(args) => proxy::command::proxy(&args).await,
         cli::Command::Schema => commands::schema(),
+        cli::Command::Search(args) => search::command::search(*args).await,
         cli::Command::Serve(args) => serve::command::serve(&args).await,
+        cli::Command::Sweep(args) => sweep::command::sweep(*args).await,
         cli::Command::Upstream(args) => proxy::upstream::command::upstream(args).await,
     }
 }

@@ -42,7 +42,9 @@ pub(crate) fn judged(wanted: &[Gate], baseline: &Baseline, mut report: Report) -
 fn one(gate: &Gate, shown: Shown, baseline: &Baseline, report: &Report) -> GateResult {
     let result = |verdict, actual, message: String| GateResult { gate: gate.text.clone(), implicit: false, verdict, actual, message };
     let name = gate.metric.to_string();
-    let found = all(report.throughput.rate).into_iter().find(|figure| figure.metric == gate.metric);
+    let found = all(report.throughput.rate, report.scenario["load"]["executor"].as_str().unwrap_or_default())
+        .into_iter()
+        .find(|figure| figure.metric == gate.metric);
     let ratio = match found.map(|figure| ratio(&figure, baseline, report)) {
         Some(Ok(ratio)) => ratio,
         Some(Err(why)) => return result(Verdict::Inconclusive, None, format!("{name}: {why}")),

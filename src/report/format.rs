@@ -95,6 +95,19 @@ pub(super) fn short(text: &str, most: usize) -> String {
     }
 }
 
+/// A table as lines, its heads first: numbers to the right, the columns of `words` to the left.
+pub(super) fn columns(heads: &[&str], rows: &[Vec<String>], words: &[usize]) -> Vec<String> {
+    let heads: Vec<String> = heads.iter().map(|&head| head.to_owned()).collect();
+    let lines: Vec<&Vec<String>> = std::iter::once(&heads).chain(rows).collect();
+    let width = |column: usize| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let cell = |(column, text): (usize, &String)| {
+        let width = widths[column];
+        if words.contains(&column) { format!("{text:<width$}") } else { format!("{text:>width$}") }
+    };
+    lines.into_iter().map(|cells| cells.iter().enumerate().map(cell).collect::<Vec<_>>().join("   ")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

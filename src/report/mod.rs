@@ -5,7 +5,9 @@ pub(crate) mod format;
 pub(crate) mod github;
 pub mod html;
 pub mod junit;
+pub mod limits;
 pub mod markdown;
+pub mod matrix;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod timeline;

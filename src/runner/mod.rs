@@ -307,7 +307,8 @@ async fn prove(run: &Run, drive: &mut dyn Drive) -> Integrity {
     integrity
 }
 
-fn make_folder(report_dir: &Path, id: &str) -> anyhow::Result<PathBuf> {
+/// Makes the folder of something that has an id.
+pub(crate) fn make_folder(report_dir: &Path, id: &str) -> anyhow::Result<PathBuf> {
     let folder = report_dir.join(id);
     let make = std::fs::create_dir_all(report_dir).and_then(|()| std::fs::create_dir(&folder));
     make.with_context(|| format!("report folder {} cannot be made; name one that can be written with --report-dir", folder.display()))?;

@@ -25,6 +25,8 @@ mod place;
 mod proxy;
 mod push;
 mod recorder;
+mod search;
+mod sweep;
 mod trouble;
 
 /// Makes one test a database of each function: `fn(&Place, &Database)`.

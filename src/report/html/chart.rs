@@ -29,6 +29,8 @@ pub(crate) enum Axis {
     Seconds,
     /// Shares of all operations, spread towards the tail as HDR plots are.
     Quantile,
+    /// Operations asked for a second.
+    Rate,
 }
 
 /// One line; a gap where there is no value.
@@ -92,12 +94,13 @@ impl Axis {
         match self {
             Axis::Seconds => "second",
             Axis::Quantile => "percentile",
+            Axis::Rate => "asked for a second",
         }
     }
 
     fn show(self, x: f64) -> String {
         match self {
-            Axis::Seconds => format!("{x}"),
+            Axis::Seconds | Axis::Rate => format!("{x}"),
             Axis::Quantile => {
                 let percent = format!("{:.4}", x * 100.0);
                 percent.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -3,6 +3,8 @@
 
 mod chart;
 pub mod comparison;
+pub mod limits;
+pub mod matrix;
 mod page;
 
 use base64::Engine as _;

@@ -35,6 +35,7 @@
 
   function options(chart, width) {
     const quantile = chart.axis === "quantile";
+    const [name, unit] = chart.axis === "rate" ? ["asked for", "/s"] : ["second", "s"];
     const axis = { stroke: () => color("--faint"), grid: { stroke: () => color("--rule"), width: 1 }, ticks: { stroke: () => color("--rule"), width: 1 } };
     return {
       width, height: HEIGHT,
@@ -42,14 +43,14 @@
       axes: [
         quantile
           ? { ...axis, splits: quantiles, values: (u, at) => at.map(percent) }
-          : { ...axis, values: (u, at) => at.map(x => `${x} s`) },
+          : { ...axis, values: (u, at) => at.map(x => `${x} ${unit}`) },
         { ...axis, size: (u, labels) => Math.max(50, 20 + 7 * Math.max(0, ...(labels ?? []).map(label => label.length))), values: (u, at) => at.map(y => show(y, chart.unit)) },
       ],
       series: [
-        { label: quantile ? "percentile" : "second", value: (u, x) => x == null ? "–" : quantile ? percent(x) : `${x} s` },
+        { label: quantile ? "percentile" : name, value: (u, x) => x == null ? "–" : quantile ? percent(x) : `${x} ${unit}` },
         ...chart.lines.map((line, n) => ({
           label: line.name, stroke: () => color(`--line-${n % 5}`), width: 2, dash: n % 2 ? [6, 4] : undefined,
-          points: { show: chart.x.length < 3 }, value: (u, y) => show(y, chart.unit),
+          points: { show: chart.x.length < 3 || chart.axis === "rate" }, value: (u, y) => show(y, chart.unit),
         })),
       ],
       cursor: { y: false },
