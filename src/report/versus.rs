@@ -160,7 +160,7 @@ pub(super) fn basis(comparison: &Comparison) -> String {
         Kind::Calibrated => "Two saved reports, each related to its own machine's calibration: only ratios mean something.".to_owned(),
         Kind::Runs | Kind::SameTwice => {
             let of = if runs[0] == comparison.pairs && runs[1] == comparison.pairs {
-                format!("{} pairs", comparison.pairs)
+                format!("{} pair{}", comparison.pairs, if comparison.pairs == 1 { "" } else { "s" })
             } else {
                 format!("{} and {} runs of {} pairs asked for", runs[0], runs[1], comparison.pairs)
             };
