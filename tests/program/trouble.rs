@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -264,4 +265,41 @@ fn scenarios_that_offer_nothing_or_ask_the_impossible_are_refused_before_anythin
     far.refused(&["198.51.100.7", "beyond loopback", "--allow-host 198.51.100.7"]);
     place.run(&closed(), &["--database-url", "oracle://x"]).refused(&["oracle", "write sqlite://path, postgres://"]);
     place.run(&closed(), &["--set", "rows"]).refused(&["--set rows", "write path.to.key=value"]);
+}
+
+/// A file system of one mebibyte, until it is dropped.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    /// Where nobody may mount one it says that the test is left out.
+    fn mount(at: std::path::PathBuf) -> Option<Self> {
+        fs::create_dir_all(&at).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&at).output();
+        if mounted.is_ok_and(|mounted| mounted.status.success()) {
+            return Some(Self(at));
+        }
+        println!("left out: a file system of its own cannot be mounted");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // It goes with the test's namespace at the latest.
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_too_full_for_the_report_is_told_and_the_run_can_be_judged_later() {
+    let place = Place::new();
+    let Some(_disk) = SmallDisk::mount(place.path("reports")) else { return };
+    let db = Database::sqlite(&place, "rows");
+    let ended = place.run(&db.rows(1000), &["--before-verify", "cat /dev/zero > reports/fill; [ -s reports/fill ]"]);
+    ended.refused(&["report.json", "No space left on device", "free space there", "--report-dir"]);
+    let folder = place.run_folders().pop().unwrap();
+    assert!(!folder.join("report.json").exists() && !folder.join("report.json.tmp").exists(), "half a report was left");
+    fs::remove_file(place.path("reports/fill")).unwrap();
+    let integrity = place.verify(&folder, &[]).json(0);
+    assert_eq!((&integrity["verdict"], &integrity["checked"]), (&json!("holds"), &json!(1000)));
 }
