@@ -39,7 +39,7 @@
     const axis = { stroke: () => color("--faint"), grid: { stroke: () => color("--rule"), width: 1 }, ticks: { stroke: () => color("--rule"), width: 1 } };
     return {
       width, height: HEIGHT,
-      scales: { x: { time: false, range: (u, min, max) => [min, max > min ? max : min + 1] }, y: { range: (u, min, max) => [0, (max > 0 ? max : 1) * 1.05] } },
+      scales: { x: { time: false, ...(chart.x.length === 1 && { range: () => [chart.x[0], chart.x[0] + 1] }) }, y: { range: (u, min, max) => [0, (max > 0 ? max : 1) * 1.05] } },
       axes: [
         quantile
           ? { ...axis, splits: quantiles, values: (u, at) => at.map(percent) }
