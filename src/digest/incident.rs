@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::alerts::Alert;
 use crate::report::format::{count, percent};
 use crate::report::markdown::escape;
-use crate::report::{IntegrityVerdict, Report, Second, Verdict};
+use crate::report::{IntegrityVerdict, Report, Second, Verdict, words};
 
 /// Keys that are named of each class of anomaly.
 const KEYS: usize = 20;
@@ -78,16 +78,7 @@ fn impact(page: &mut String, report: &Report) {
         count(outcomes.unknown),
         count(outcomes.dropped)
     );
-    let classes = [
-        ("lost", integrity.lost),
-        ("duplicated", integrity.duplicated),
-        ("corrupted", integrity.corrupted),
-        ("phantom", integrity.phantom),
-        ("resurrected", integrity.resurrected),
-        ("stale", integrity.stale),
-    ];
-    let wrong: Vec<String> =
-        classes.iter().filter(|(_, times)| *times > 0).map(|(class, times)| format!("{} {class}", count(*times))).collect();
+    let wrong: Vec<String> = words::anomalies(integrity).into_iter().map(|(class, times)| format!("{} {class}", count(times))).collect();
     let _ = match integrity.verdict {
         IntegrityVerdict::Holds => writeln!(page, "- Everything acknowledged is stored: {} read back", count(integrity.checked)),
         IntegrityVerdict::Violated => writeln!(page, "- Integrity is violated: {}", wrong.join(", ")),

@@ -12,7 +12,7 @@ pub mod matrix;
 pub(crate) mod sample;
 pub mod timeline;
 pub mod versus;
-mod words;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 use std::fs;

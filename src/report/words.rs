@@ -60,7 +60,7 @@ pub(super) fn throughput(report: &Report) -> String {
 }
 
 /// The anomalies there are, most telling first; empty if there are none.
-pub(super) fn anomalies(integrity: &Integrity) -> Vec<(&'static str, u64)> {
+pub(crate) fn anomalies(integrity: &Integrity) -> Vec<(&'static str, u64)> {
     let all = [
         ("lost", integrity.lost),
         ("duplicated", integrity.duplicated),
