@@ -8,7 +8,7 @@
 //! - [`table`]: rows and columns, the data all of them share
 //! - [`http`]: the client that drives gateways; [`proxy`]: a gateway and a mock model to be driven
 //! - `history`: past runs in a store of their own; `digest`: what they say together; `baseline`: runs that others are held against
-//! - [`runner`]: the phases of a run; `container`: targets that are started for it; [`compare`]: two sides held against each other
+//! - [`runner`]: the phases of a run; `container`: targets that are started for it; `fault`: what goes wrong on purpose; [`compare`]: two sides held against each other
 //! - [`search`] and [`sweep`]: many runs for one question, by `steps`
 //! - [`serve`]: past runs over HTTP; [`doctor`]: how the stack around them is
 //! - [`telemetry`]: what leaves the program while runs go on
@@ -23,6 +23,7 @@ mod container;
 mod digest;
 pub mod doctor;
 pub mod environment;
+mod fault;
 pub mod gate;
 mod history;
 pub mod http;

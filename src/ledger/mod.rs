@@ -3,7 +3,7 @@
 //!
 //! The intent is written before a batch is sent and the outcome after its answer, each as one `write` to the page cache: the ledger
 //! survives a crash of the harness, not of the machine. The order of records is the order of events, so no clock is needed: one batch
-//! lies wholly after another if its intent stands behind the other's outcome.
+//! lies wholly after another if its intent stands behind the other's outcome. Faults that begin or are healed leave marks among them.
 //!
 //! File: records of `length: u32, crc32(length): u32, crc32(payload): u32, payload`, little-endian; the first payload is the
 //! [`Header`] as JSON. A tail that was cut in mid-record is recognised by a sound length that reaches past the end of the file;
@@ -17,6 +17,15 @@ use serde::{Deserialize, Serialize};
 
 pub use reader::{BatchRecord, Ledger, LedgerError, Member, Outcome, Run};
 pub use writer::LedgerWriter;
+
+/// A fault of the scenario began, or was healed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Its place in the scenario's `faults`, from 0.
+    pub fault: u32,
+    /// False where it began.
+    pub healed: bool,
+}
 
 /// The header of the ledger at `path`, of whichever workload.
 ///
@@ -59,6 +68,7 @@ mod kind {
     pub(super) const REQUESTS: u8 = 5;
     pub(super) const ANSWERS: u8 = 6;
     pub(super) const REPLY: u8 = 7;
+    pub(super) const MARK: u8 = 8;
 }
 
 /// LEB128, as in protobuf and DWARF.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use super::{FRAME, Header, MAX_PAYLOAD, VERSION, kind, take_varint, unzigzag};
+use super::{FRAME, Header, MAX_PAYLOAD, Mark, VERSION, kind, take_varint, unzigzag};
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub struct Ledger {
     pub runs: Vec<Run>,
     /// The database sessions that batches were sent on.
     pub sessions: BTreeSet<u64>,
+    /// Where faults began and were healed: the record's number, and the mark.
+    pub marks: Vec<(u32, Mark)>,
     /// Whether the run wrote that every batch has its outcome.
     pub closed: bool,
     /// Whether the last record was cut off, as a crash of the harness leaves it.
@@ -235,6 +237,7 @@ struct Building {
     /// Batches without an outcome yet: the pipeline's number to the position here.
     open: HashMap<u64, u32>,
     records: u32,
+    marks: Vec<(u32, Mark)>,
     closed: bool,
 }
 
@@ -247,6 +250,7 @@ impl Building {
             sessions: BTreeSet::new(),
             open: HashMap::new(),
             records: 1,
+            marks: Vec::new(),
             closed: false,
         })
     }
@@ -277,6 +281,12 @@ impl Building {
                     _ => return Err("an outcome is none of the three"),
                 };
                 record.after_unknown = after_unknown != 0;
+                Ok(())
+            }
+            kind::MARK => {
+                let fault = take_varint(&mut bytes).and_then(|fault| u32::try_from(fault).ok()).ok_or("a mark is cut short")?;
+                let &[healed] = bytes else { return Err("a mark has a wrong length") };
+                self.marks.push((position, Mark { fault, healed: healed != 0 }));
                 Ok(())
             }
             kind::CLOSED => {
@@ -320,7 +330,7 @@ impl Building {
         });
         self.runs.shrink_to_fit();
         self.sessions.remove(&0);
-        let Self { header, batches, runs, sessions, closed, .. } = self;
-        Ledger { header, batches, runs, sessions, closed, torn, sound_bytes }
+        let Self { header, batches, runs, sessions, marks, closed, .. } = self;
+        Ledger { header, batches, runs, sessions, marks, closed, torn, sound_bytes }
     }
 }

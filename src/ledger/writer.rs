@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Header, kind, put_varint, zigzag};
+use super::{Header, Mark, kind, put_varint, zigzag};
 use crate::ledger::reader::Outcome;
 
 /// An open ledger. One lock a record keeps the order of records the order of events.
@@ -64,6 +64,17 @@ impl LedgerWriter {
         })?;
         inner.open.remove(&batch);
         Ok(())
+    }
+
+    /// Says that a fault begins or is healed.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn mark(&self, mark: Mark) -> io::Result<()> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).frames.append(kind::MARK, |payload| {
+            put_varint(payload, u64::from(mark.fault));
+            payload.push(u8::from(mark.healed));
+        })
     }
 
     /// Says that every batch has its outcome and nothing more will be sent.

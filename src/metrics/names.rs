@@ -83,6 +83,7 @@ specs! {
     DROPPED = "batchsql_dropped_total", Counter, &["test_name"], "Operations the schedule asked for that could not start";
     RUN_ACTIVE = "batchsql_run_active", Gauge, TEST, "1 while phase main runs";
     RUN_PHASE = "batchsql_run_phase", Gauge, &["database", "test_name", "phase"], "1 for the phase a run is in: warmup, main, drain or verify";
+    FAULT_ACTIVE = "batchsql_fault_active", Gauge, &["database", "test_name", "kind"], "1 while a fault of the scenario is in force";
     MEMORY_USAGE = "batchsql_memory_usage_bytes", Gauge, TEST, "Resident set of the harness";
     ACTIVE_CONNECTIONS = "batchsql_active_connections", Gauge, &["database"], "Connections of the pool in use";
     MAX_CONNECTIONS = "batchsql_max_connections", Gauge, &["database"], "Most connections of the pool";

@@ -139,6 +139,12 @@ impl PrometheusMetricsReporter {
         }
     }
 
+    /// Whether a fault of this kind is in force; shown from the first on that is announced.
+    pub fn fault_active(&self, kind: &str, active: bool) {
+        let series = self.state.series(&names::FAULT_ACTIVE, &[&self.state.database, &self.state.test_name, kind]);
+        series.gauge().set(f64::from(u8::from(active)));
+    }
+
     /// How many workers offer load now.
     pub fn workers(&self, workers: usize) {
         self.state.workers.set(workers as f64);

@@ -37,6 +37,7 @@ batchsql_tests_run_total counter database,test_name,result
 batchsql_dropped_total counter test_name
 batchsql_run_active gauge database,test_name
 batchsql_run_phase gauge database,test_name,phase
+batchsql_fault_active gauge database,test_name,kind
 batchsql_memory_usage_bytes gauge database,test_name
 batchsql_active_connections gauge database
 batchsql_max_connections gauge database
@@ -112,6 +113,7 @@ fn integrity(rate: Option<f64>) -> Integrity {
 fn exercise(reporter: &PrometheusMetricsReporter) {
     reporter.target(&TargetInfo { name: "SQLite".into(), version: "3.50".into(), settings: vec![], max_binds: 1, max_bytes: 1 });
     reporter.run_active(true);
+    reporter.fault_active("kill", true);
     reporter.workers(4);
     reporter.pool(PoolUse { active: 2, max: 5 });
     reporter.enqueued(Duration::from_micros(3));

@@ -38,6 +38,11 @@ pub fn summary(report: &Report, folder: &Path, color: bool) -> String {
     }
     errors(&mut page, report);
     integrity(&mut page, &report.integrity);
+    let mut label = "faults";
+    for fault in &report.faults {
+        page.line(label, &super::faults::sentence(fault));
+        label = "";
+    }
     gates(&mut page, report);
     page.gap();
     page.line("phases", &words::phases(report));

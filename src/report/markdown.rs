@@ -27,6 +27,7 @@ pub fn text(report: &Report) -> String {
     gates(&mut page, report);
     examples(&mut page, report);
     errors(&mut page, report);
+    faults(&mut page, report);
     let _ = writeln!(page, "Repeat it with\n\n    {}", plain(&report.reproduce));
     page
 }
@@ -105,6 +106,17 @@ fn examples(page: &mut String, report: &Report) {
         let column = example.column.as_deref().unwrap_or_default();
         let [expected, found] = words::values(example, VALUE).map(value);
         let _ = writeln!(page, "| {} | {} | {} | {expected} | {found} |", escape(&words::class(example)), example.key, escape(column));
+    }
+    page.push('\n');
+}
+
+fn faults(page: &mut String, report: &Report) {
+    if report.faults.is_empty() {
+        return;
+    }
+    let _ = writeln!(page, "| {} |\n|{}", super::faults::HEADS.join(" | "), "---|".repeat(super::faults::HEADS.len()));
+    for fault in &report.faults {
+        let _ = writeln!(page, "| {} |", super::faults::cells(fault).map(|cell| escape(&cell)).join(" | "));
     }
     page.push('\n');
 }

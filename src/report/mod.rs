@@ -1,6 +1,7 @@
 //! The one value that says what a run found, `report.json` as it is; every other format is a file beside this one that reads it.
 
 pub mod console;
+mod faults;
 pub(crate) mod format;
 pub(crate) mod github;
 pub mod html;
@@ -79,6 +80,9 @@ pub struct Report {
     pub error_examples: BTreeMap<String, String>,
     /// What is stored, held against the ledger.
     pub integrity: Integrity,
+    /// What went wrong on purpose, in the scenario's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultReport>,
     /// Every gate, implicit ones included.
     pub gates: Vec<GateResult>,
     /// What the harness itself used.
@@ -214,6 +218,9 @@ pub struct Second {
     pub in_flight: u64,
     /// Resident memory of the harness at its end.
     pub rss_bytes: u64,
+    /// The kinds of faults that were not healed in it, joined by `+`.
+    #[serde(default)]
+    pub faults: String,
 }
 
 /// Speed of phase `main`.
@@ -402,6 +409,9 @@ pub struct Integrity {
     /// How long before the last answer the first lost log row was answered, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_window_seconds: Option<f64>,
+    /// What each fault did, while the report is made; then it stands in `faults`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_fault: Vec<FaultHarm>,
     /// How long after the load the last row came into the gateway's log, at most, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_lag_seconds: Option<f64>,
@@ -443,9 +453,56 @@ impl Integrity {
             sources: Vec::new(),
             allowed_lost: None,
             lost_window_seconds: None,
+            by_fault: Vec::new(),
             log_lag_seconds: None,
         }
     }
+}
+
+/// What went wrong on purpose, and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FaultReport {
+    /// As the scenario writes it.
+    pub kind: String,
+    /// Kind and parameters, for people.
+    pub description: String,
+    /// When it was to begin, from the run's first intended start.
+    pub at_seconds: f64,
+    /// When it began; null if the load had ended before.
+    pub begun_seconds: Option<f64>,
+    /// When its healing began.
+    pub healed_seconds: Option<f64>,
+    /// From there to the first acknowledged operation (RTO); null if none came.
+    pub recovery_seconds: Option<f64>,
+    /// What kept it from beginning or from being healed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// How often it struck, where that is counted: connections cut, answers held back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub struck: Option<u64>,
+    /// Attempts that were tried again, from its begin to the next fault's.
+    pub retries: u64,
+    /// Operations rejected in that time.
+    pub rejected: u64,
+    /// Operations whose outcome was unknown in that time.
+    pub unknown: u64,
+    /// What it did to what is stored; null if that was not verified.
+    pub harm: Option<FaultHarm>,
+}
+
+/// What one fault did to what is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultHarm {
+    /// Its place in the scenario's `faults`, from 0.
+    pub fault: u32,
+    /// Acknowledged rows that are lost (RPO): of those acknowledged before it was healed, and after any fault before it was.
+    pub lost: u64,
+    /// Rows of unknown outcome that are stored.
+    pub unknown_stored: u64,
+    /// Rows of unknown outcome that are not.
+    pub unknown_absent: u64,
+    /// Keys that are stored more than once.
+    pub duplicated: u64,
 }
 
 /// One anomaly, by its key.

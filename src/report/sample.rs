@@ -89,6 +89,7 @@ pub(crate) fn passed() -> Report {
             duration_seconds: 0.21,
             ..Integrity::inconclusive(String::new())
         },
+        faults: Vec::new(),
         gates: vec![
             gate("integrity holds", true, Verdict::Pass, None, "every row is stored once, whole and right"),
             gate("error_rate == 0", true, Verdict::Pass, Some(0.0), "0 of 200,000"),

@@ -3,7 +3,7 @@
 use super::Second;
 
 /// The header, there even when no second passed.
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 16] = [
     "second",
     "phase",
     "offered",
@@ -19,6 +19,7 @@ const FIELDS: [&str; 15] = [
     "queue_length",
     "in_flight",
     "rss_bytes",
+    "faults",
 ];
 
 /// The file's text.

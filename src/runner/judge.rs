@@ -9,8 +9,8 @@ use crate::environment;
 use crate::gate::{self, Evidence, Gate, Sample};
 use crate::recorder::{Phase, Recorder, Stats};
 use crate::report::{
-    Environment, GateResult, Histograms, HttpReport, Integrity, IntegrityVerdict, Latencies, Outcomes, Phase as PhaseReport, Rate, Report,
-    Resources, SCHEMA_VERSION, TargetSeen, TargetUse, Throughput, Verdict,
+    Environment, FaultReport, GateResult, Histograms, HttpReport, Integrity, IntegrityVerdict, Latencies, Outcomes, Phase as PhaseReport,
+    Rate, Report, Resources, SCHEMA_VERSION, Second, TargetSeen, TargetUse, Throughput, Verdict,
 };
 use crate::scenario::Workload;
 use crate::schedule::Schedule;
@@ -21,7 +21,14 @@ fn seen(run: &Run, drive: &dyn Drive) -> TargetSeen {
 }
 
 /// Everything a run found, with its verdict.
-pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Watched, integrity: Integrity, took: Duration) -> Report {
+pub(super) fn report(
+    run: &Run,
+    drive: &dyn Drive,
+    phases: &Phases,
+    mut watched: Watched,
+    mut integrity: Integrity,
+    took: Duration,
+) -> Report {
     let (warmup, main) = (run.recorder.phase(Phase::Warmup), run.recorder.phase(Phase::Main));
     let mut outcomes = warmup.outcomes;
     outcomes.add(&main.outcomes);
@@ -33,6 +40,8 @@ pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Wat
     if phases.target_gone {
         excuse_errors(&mut gates);
     }
+    let faults = faults(run, &mut integrity);
+    on_timeline(&faults, &mut watched.timeline);
     let (verdict, reasons) = verdict(run, phases, &watched, &gates, &main);
     let redact = |text: &String| crate::redact::redact(text, &run.options.secrets);
     Report {
@@ -56,6 +65,7 @@ pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Wat
         errors: errors.counts,
         error_examples: errors.examples.iter().map(|(class, message)| (class.clone(), redact(message))).collect(),
         integrity,
+        faults,
         gates,
         resources: Resources {
             load_cpu_seconds: Some(phases.used.cpu_seconds),
@@ -65,6 +75,39 @@ pub(super) fn report(run: &Run, drive: &dyn Drive, phases: &Phases, watched: Wat
         histograms: Histograms { response: main.response.encode(), service: main.service.encode(), lag: main.lag.encode() },
         http,
         target: drive.used().map(|used| TargetUse { database_writes_per_second: writes_per_second(&used, phases), ..used }),
+    }
+}
+
+/// The faults of the run, each with what the verifier counts to it.
+fn faults(run: &Run, integrity: &mut Integrity) -> Vec<FaultReport> {
+    let mut faults = run.faults.reports();
+    let judged = integrity.verdict != IntegrityVerdict::Inconclusive;
+    for harm in std::mem::take(&mut integrity.by_fault).into_iter().filter(|_| judged) {
+        if let Some(fault) = faults.get_mut(harm.fault as usize) {
+            fault.harm = Some(harm);
+        }
+    }
+    faults
+}
+
+/// Names in every second the faults that were in force.
+fn on_timeline(faults: &[FaultReport], timeline: &mut [Second]) {
+    for line in timeline {
+        let second = line.second as f64;
+        let in_force = |fault: &&FaultReport| {
+            fault.begun_seconds.is_some_and(|begun| begun < second + 1.0) && fault.healed_seconds.is_none_or(|healed| healed >= second)
+        };
+        let kinds: Vec<&str> = faults.iter().filter(in_force).map(|fault| fault.kind.as_str()).collect();
+        line.faults = kinds.join("+");
+    }
+}
+
+/// Why a fault was not what the scenario asked for.
+fn unlike_asked(fault: &FaultReport) -> Option<String> {
+    match (&fault.problem, fault.begun_seconds) {
+        (Some(problem), _) => Some(problem.clone()),
+        (None, None) => Some(format!("was due at {} s and never began, for the load had ended", fault.at_seconds)),
+        (None, Some(_)) => None,
     }
 }
 
@@ -185,6 +228,11 @@ fn verdict(run: &Run, phases: &Phases, watched: &Watched, gates: &[GateResult], 
     }
     if let Some(reason) = &phases.load.aborted {
         because(Verdict::Inconclusive, format!("the load was not offered as asked: {reason}"));
+    }
+    for fault in run.faults.reports() {
+        if let Some(problem) = unlike_asked(&fault) {
+            because(Verdict::Inconclusive, format!("fault {}: {problem}", fault.description));
+        }
     }
     if let Some(reason) = run.tally.ledger_failure() {
         because(Verdict::Inconclusive, format!("the ledger could not be written: {reason}"));

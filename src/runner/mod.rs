@@ -20,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::baseline::{self, Baseline};
 use crate::container::{self, Container};
 use crate::environment;
+use crate::fault::{Book, Faults, Marks, Scene};
 use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
 use crate::recorder::Recorder;
 use crate::report::{Calibration, HttpReport, Integrity, IntegrityVerdict, Report, Resources, TargetSeen, TargetUse};
-use crate::scenario::{Scenario, VerifyMethod, Workload};
+use crate::scenario::{Scenario, TargetConfig, VerifyMethod, Workload};
 use crate::schedule::Schedule;
 use crate::target::PoolUse;
 use crate::telemetry::exports::Exports;
@@ -72,6 +73,8 @@ pub(crate) struct Run {
     pub(crate) started_at: String,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) tally: Arc<tally::Tally>,
+    /// What the scenario's faults did.
+    pub(crate) faults: Arc<Book>,
     pub(crate) reporter: Option<PrometheusMetricsReporter>,
     /// The spans of this run, if they are pushed.
     pub(crate) trace: Option<Arc<RunTrace>>,
@@ -90,6 +93,11 @@ pub(crate) struct Run {
 pub(crate) trait Drive: Send {
     /// What the monitor may look at while the load goes on.
     fn gauges(&self) -> Arc<dyn Gauges>;
+
+    /// Where marks of faults are written, if the workload's ledger has them.
+    fn marks(&self) -> Option<Arc<dyn Marks>> {
+        None
+    }
 
     /// Offers the load until the schedule, the number of operations or a stop ends it.
     async fn offer(&mut self, run: &Run) -> Offered;
@@ -190,7 +198,7 @@ pub async fn run(scenario: Scenario, mut options: Options) -> anyhow::Result<Rep
 
 async fn run_on(id: &str, scenario: Scenario, options: Options, container: Option<&Container>) -> anyhow::Result<Report> {
     let began = Instant::now();
-    let (run, mut drive) = begin(id, scenario, options, container).await?;
+    let (run, mut drive, faults) = begin(id, scenario, options, container).await?;
     if let Some(baseline) = &run.options.baseline
         && let Err(error) = baseline.refuse(&baseline.refusal_of_target(&drive.seen()))
     {
@@ -201,8 +209,10 @@ async fn run_on(id: &str, scenario: Scenario, options: Options, container: Optio
     run.stage.enter(if run.scenario.load.warmup.0.is_zero() { "main" } else { "warmup" });
     let before = environment::resources();
     let monitor = Monitor::start(&run, drive.gauges());
+    let timeline = faults.start(run.epoch, Arc::clone(&run.faults), drive.marks(), run.reporter.clone());
     let offered = drive.offer(&run).await;
     let load_end = run.epoch.elapsed();
+    timeline.end().await;
     monitor.drain();
     run.stage.enter("drain");
     drive.drain(&run).await;
@@ -232,24 +242,43 @@ async fn run_on(id: &str, scenario: Scenario, options: Options, container: Optio
     Ok(report)
 }
 
-/// Makes the run's folder, connects and prepares the target: everything that can refuse a run before it has begun. The one place
-/// that branches on the workload.
-async fn begin(id: &str, scenario: Scenario, options: Options, container: Option<&Container>) -> anyhow::Result<(Run, Box<dyn Drive>)> {
+/// Makes the run's folder, connects and prepares the target: everything that can refuse a run before it has begun.
+async fn begin(
+    id: &str,
+    scenario: Scenario,
+    options: Options,
+    container: Option<&Container>,
+) -> anyhow::Result<(Run, Box<dyn Drive>, Faults)> {
     let folder = make_folder(&options.report_dir, id)?;
     let target = container.map_or_else(|| scenario.target.clone(), |container| container.target().clone());
     stage::tell_start(id, &scenario, &options.secrets);
-    let begun = match &scenario.workload {
-        Workload::BatchInsert(_) => batch::begin(id, &folder, scenario, &target, options).await,
-        Workload::ProxyRequest(_) => proxy::begin(id, &folder, scenario, &target, options).await,
-    };
-    match begun {
-        Ok((run, drive)) => Ok((Run { container: container.map(Container::facts), ..run }, drive)),
+    match connect(id, &folder, scenario, target, options, container.map(Container::facts)).await {
+        Ok((run, drive, faults)) => Ok((Run { container: container.map(Container::facts), ..run }, drive, faults)),
         Err(error) => {
             // A run that never began leaves nothing behind, not even what a server started for it had written.
             let _ = std::fs::remove_dir_all(&folder);
             Err(error)
         }
     }
+}
+
+/// Makes the faults ready and connects to what they leave of the target: the one place that branches on the workload.
+async fn connect(
+    id: &str,
+    folder: &Path,
+    scenario: Scenario,
+    target: TargetConfig,
+    options: Options,
+    container: Option<container::Facts>,
+) -> anyhow::Result<(Run, Box<dyn Drive>, Faults)> {
+    let mut reached = target.clone();
+    let scene = Scene { run_id: id, scenario: &scenario, report_dir: &options.report_dir, target: &target, container: container.as_ref() };
+    let faults = Faults::prepare(&scene, &mut reached).await?;
+    let (run, drive) = match &scenario.workload {
+        Workload::BatchInsert(_) => batch::begin(id, folder, scenario, &reached, options).await?,
+        Workload::ProxyRequest(_) => proxy::begin(id, folder, scenario, &reached, options).await?,
+    };
+    Ok((run, drive, faults))
 }
 
 impl Run {
@@ -272,6 +301,7 @@ impl Run {
             folder: folder.to_owned(),
             recorder: Arc::new(Recorder::new(epoch, scenario.load.warmup.0, windows, workers)),
             tally: Arc::default(),
+            faults: Arc::new(Book::new(epoch, &scenario.faults)),
             trace: options.exports.as_ref().and_then(|exports| exports.trace(id, &scenario, epoch)),
             schedule: Schedule::new(&scenario.load),
             container: None,

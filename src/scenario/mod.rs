@@ -3,6 +3,7 @@
 
 pub mod container;
 pub mod database_url;
+pub mod fault;
 pub mod http;
 pub mod interpolate;
 pub mod load;
@@ -49,6 +50,10 @@ pub struct Scenario {
     /// The gateway's request log, which is held against the requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconcile: Option<proxy::Reconcile>,
+    /// What goes wrong on purpose while the load is offered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub faults: Vec<fault::Fault>,
     /// Conditions the run must meet.
     #[serde(default)]
     #[schemars(length(max = 1000))]

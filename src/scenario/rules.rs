@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::container;
 use super::database_url::{method_fits, name_of, server_problem, word};
+use super::fault;
 use super::units::Time;
 use super::{
     Arrivals, BatchInsert, Charset, ColumnConfig, Executor, Load, Pragma, PragmaValue, Saturation, Scenario, SizeRange, SqliteConfig,
@@ -63,6 +64,7 @@ pub fn check(scenario: &Scenario) -> Vec<(String, String)> {
     }
     rules.gates(scenario);
     rules.found.extend(container::problems(scenario));
+    rules.found.extend(fault::problems(scenario));
     rules.found
 }
 

@@ -10,7 +10,7 @@ mod sql;
 pub mod sqlite;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -417,8 +417,7 @@ pub async fn connect(config: &TargetConfig, context: &Context<'_>) -> Result<Arc
         config.pool.size.unwrap_or_else(|| u32::try_from(concurrency).unwrap_or(u32::MAX))
     };
     if let Some(sqlite) = &config.sqlite {
-        let default = || context.report_dir.join("data").join(format!("{}.db", context.scenario_name));
-        let path = sqlite.path.as_ref().map_or_else(default, PathBuf::from);
+        let path = sqlite::file(sqlite, context.report_dir, context.scenario_name);
         let target = sqlite::Sqlite::connect(&path, sqlite, &config.pool, size(Database::Sqlite), context.create).await?;
         return Ok(Arc::new(target));
     }

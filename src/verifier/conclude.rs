@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::expect::Expectation;
+use super::harm::Rows;
 use super::range::{Findings, StoredPart, anomaly};
 use crate::ledger::Outcome;
 use crate::report::{Anomaly, Integrity, IntegrityVerdict};
@@ -16,6 +17,7 @@ impl Expectation {
     /// the verifier, which must not be mistaken for a result.
     #[must_use]
     pub fn conclude(&self, mut findings: Findings, seconds: f64) -> Integrity {
+        let by_batch = Rows::of(&findings);
         let partial_batches = self.judge_batches(&mut findings);
         let accounted = findings.must_be_there + findings.recovered_keys + findings.phantom_keys + findings.resurrected_keys;
         assert_eq!(findings.distinct + findings.lost_keys, accounted, "the verifier's counts contradict each other: {findings:?}");
@@ -54,6 +56,7 @@ impl Expectation {
             partial_batches,
             examples: findings.examples,
             duration_seconds: seconds,
+            by_fault: self.harm(&by_batch),
             ..Integrity::inconclusive(String::new())
         }
     }
@@ -62,7 +65,7 @@ impl Expectation {
     fn judge_batches(&self, findings: &mut Findings) -> u64 {
         let mut parts: Vec<(u32, StoredPart)> = findings.unacknowledged.drain().collect();
         parts.sort_unstable_by_key(|(batch, _)| *batch);
-        let sizes = self.own_keys(&parts);
+        let sizes = self.own_keys(parts.iter().map(|(batch, _)| *batch));
         let mut partial = 0;
         for (batch, part) in parts {
             let size = sizes[&batch];
@@ -89,8 +92,8 @@ impl Expectation {
     }
 
     /// For each of these batches, its rows whose key no other operation wrote.
-    fn own_keys(&self, parts: &[(u32, StoredPart)]) -> HashMap<u32, u64> {
-        let mut sizes: HashMap<u32, u64> = parts.iter().map(|(batch, _)| (*batch, 0)).collect();
+    pub(super) fn own_keys(&self, batches: impl Iterator<Item = u32>) -> HashMap<u32, u64> {
+        let mut sizes: HashMap<u32, u64> = batches.map(|batch| (batch, 0)).collect();
         if sizes.is_empty() {
             return sizes;
         }

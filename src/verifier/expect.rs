@@ -35,6 +35,17 @@ pub(super) enum Ops<'a> {
     Many(&'a [SharedOp]),
 }
 
+impl Ops<'_> {
+    /// The batch of the last of them.
+    pub(super) fn last_batch(self) -> Option<u32> {
+        match self {
+            Ops::None => None,
+            Ops::One { batch, .. } => Some(batch),
+            Ops::Many(ops) => ops.last().map(|op| op.batch),
+        }
+    }
+}
+
 impl Expectation {
     /// Reads the ledger and finds the keys that several operations share.
     ///

@@ -8,6 +8,7 @@
 mod compare;
 mod conclude;
 mod expect;
+mod harm;
 mod range;
 pub mod requests;
 

@@ -32,6 +32,9 @@ pub struct Findings {
     pub(super) resurrected_keys: u64,
     pub(super) recovered_keys: u64,
     pub(super) lost_keys: u64,
+    /// Rows lost, and keys duplicated, of single batches: what faults did is told by them.
+    pub(super) lost_of: HashMap<u32, u64>,
+    pub(super) duplicated_of: HashMap<u32, u64>,
     /// Rows stored of batches that were not acknowledged and whose keys nobody else wrote: judged when the batch is whole.
     pub(super) unacknowledged: HashMap<u32, StoredPart>,
     pub(super) examples: Vec<Anomaly>,
@@ -74,6 +77,9 @@ impl Findings {
         self.resurrected_keys += other.resurrected_keys;
         self.recovered_keys += other.recovered_keys;
         self.lost_keys += other.lost_keys;
+        for (mine, others) in [(&mut self.lost_of, other.lost_of), (&mut self.duplicated_of, other.duplicated_of)] {
+            others.into_iter().for_each(|(batch, rows)| *mine.entry(batch).or_default() += rows);
+        }
         for (batch, part) in other.unacknowledged {
             let mine = self.unacknowledged.entry(batch).or_default();
             mine.stored += part.stored;
@@ -112,6 +118,8 @@ struct Pending {
     copies: u64,
     /// Whether an acknowledged operation wrote the key.
     owed: bool,
+    /// The batch of its last operation.
+    batch: Option<u32>,
     judged: Judged,
 }
 
@@ -156,16 +164,17 @@ impl RangeCheck {
             self.state.settle();
             let slot = key.checked_sub(Generator::key(0)).and_then(|slot| u64::try_from(slot).ok());
             let slot = slot.filter(|slot| *slot < self.run_cursor.1);
-            let (owed, judged) = match slot {
-                None => (false, Judged::Phantom),
+            let (batch, (owed, judged)) = match slot {
+                None => (None, (false, Judged::Phantom)),
                 Some(slot) => {
                     self.missing(&mut cursor, slot);
                     self.run_cursor.0 = slot + 1;
-                    self.state.judge(&expectation, cursor.ops(slot), key, block, row)
+                    let ops = cursor.ops(slot);
+                    (ops.last_batch(), self.state.judge(&expectation, ops, key, block, row))
                 }
             };
             self.state.findings.distinct += 1;
-            self.state.pending = Some(Pending { key, copies: 1, owed, judged });
+            self.state.pending = Some(Pending { key, copies: 1, owed, batch, judged });
         }
     }
 
@@ -184,16 +193,18 @@ impl RangeCheck {
         for slot in self.run_cursor.0..until {
             let acknowledged = match cursor.ops(slot) {
                 Ops::None => None,
-                Ops::One { index, batch } => (self.expectation.outcome(batch) == Outcome::Acknowledged).then_some(index),
+                Ops::One { index, batch } => (self.expectation.outcome(batch) == Outcome::Acknowledged).then_some((index, batch)),
                 Ops::Many(ops) => {
-                    ops.iter().rev().find(|op| self.expectation.outcome(op.batch) == Outcome::Acknowledged).map(|op| op.index)
+                    let acknowledged = |op: &&SharedOp| self.expectation.outcome(op.batch) == Outcome::Acknowledged;
+                    ops.iter().rev().find(acknowledged).map(|op| (op.index, op.batch))
                 }
             };
-            if let Some(index) = acknowledged {
+            if let Some((index, batch)) = acknowledged {
                 let findings = &mut self.state.findings;
                 findings.must_be_there += 1;
                 findings.lost += 1;
                 findings.lost_keys += 1;
+                *findings.lost_of.entry(batch).or_default() += 1;
                 let expected = Some(compare::show_row(&self.expectation.table, &self.expectation.generator.row(index)));
                 findings.example(Anomaly { expected, ..anomaly("lost", Generator::key(slot)) });
             }
@@ -256,7 +267,7 @@ impl State {
 
     /// Counts the pending key, now that all its copies are known.
     fn settle(&mut self) {
-        let Some(Pending { key, copies, owed, judged }) = self.pending.take() else { return };
+        let Some(Pending { key, copies, owed, batch, judged }) = self.pending.take() else { return };
         let findings = &mut self.findings;
         findings.must_be_there += u64::from(owed);
         match &judged {
@@ -275,6 +286,7 @@ impl State {
         if copies > 1 {
             findings.duplicated += 1;
             findings.surplus += copies - 1;
+            batch.into_iter().for_each(|batch| *findings.duplicated_of.entry(batch).or_default() += 1);
             let (expected, found) = (Some("1 row".to_owned()), Some(format!("{copies} rows")));
             findings.example(Anomaly { expected, found, ..anomaly("duplicated", key) });
             return;

@@ -44,6 +44,8 @@ pub(crate) struct Line {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Band {
     pub(crate) name: String,
+    /// Drawn so that it is told from a phase.
+    pub(crate) fault: bool,
     pub(crate) from: f64,
     pub(crate) to: f64,
 }

@@ -90,7 +90,7 @@ fn steps(search: &Search) -> maud::Markup {
 fn charts(search: &Search) -> Vec<Chart> {
     let x: Vec<f64> = search.curve.iter().map(|point| point.rate_per_second).collect();
     let (Some(first), Some(last)) = (x.first(), x.last()) else { return Vec::new() };
-    let band = |name: &str, from: f64, to: f64| Band { name: name.to_owned(), from, to };
+    let band = |name: &str, from: f64, to: f64| Band { name: name.to_owned(), fault: false, from, to };
     let held = search.held_per_second.map(|held| band("held", *first, held));
     let failed = search.failed_per_second.map(|failed| band("failed", failed, *last));
     // The stretch between them is nobody's: every other band is shaded.

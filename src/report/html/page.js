@@ -24,10 +24,11 @@
       chart.bands.forEach((band, n) => {
         const from = Math.max(u.valToPos(band.from, "x", true), bbox.left);
         const to = Math.min(u.valToPos(band.to, "x", true), bbox.left + bbox.width);
-        if (to <= from) return;
-        if (n % 2 === 0) { ctx.fillStyle = color("--band"); ctx.fillRect(from, bbox.top, to - from, bbox.height); }
+        if (to <= from && !band.fault) return;
+        if (band.fault) { ctx.fillStyle = color("--fault"); ctx.fillRect(from, bbox.top, Math.max(to - from, 2), bbox.height); }
+        else if (n % 2 === 0) { ctx.fillStyle = color("--band"); ctx.fillRect(from, bbox.top, to - from, bbox.height); }
         ctx.fillStyle = color("--faint");
-        if (ctx.measureText(band.name).width + 8 < to - from) ctx.fillText(band.name, from + 4, bbox.top + 4);
+        if (ctx.measureText(band.name).width + 8 < to - from) ctx.fillText(band.name, from + 4, bbox.top + (band.fault ? 20 : 4));
       });
       ctx.restore();
     };

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::{Axis, Band, Chart, Line, document};
 use crate::recorder::Latency;
+use crate::report::faults::{HEADS, cells, sentence};
 use crate::report::format::{NONE, bytes, count, millis, percent, plain, seconds, short};
 use crate::report::{GateResult, Integrity, IntegrityVerdict, Report, Second, Verdict, words};
 
@@ -32,6 +33,7 @@ pub fn text(report: &Report) -> String {
             section { h2 { "Latency" } (latencies(report)) @for chart in charts.iter().filter(|chart| chart.axis == Axis::Quantile) { (chart.figure()) } }
             (gates(&report.gates))
             (errors(report))
+            (faults(report))
             (phases(report))
             (surroundings(report))
         }
@@ -164,6 +166,24 @@ fn errors(report: &Report) -> Markup {
     }
 }
 
+fn faults(report: &Report) -> Markup {
+    html! {
+        @if !report.faults.is_empty() {
+            section {
+                h2 { "Faults" }
+                div.wide { table {
+                    thead { tr { @for head in HEADS { th scope="col" { (head) } } } }
+                    tbody { @for fault in &report.faults { @let [name, rest @ ..] = cells(fault); tr {
+                        th scope="row" { (name) }
+                        @for cell in rest { td { (cell) } }
+                    } } }
+                } }
+                @for fault in &report.faults { p { (sentence(fault)) "." } }
+            }
+        }
+    }
+}
+
 fn phases(report: &Report) -> Markup {
     html! {
         section {
@@ -244,10 +264,16 @@ fn charts(report: &Report) -> Vec<Chart> {
     charts
 }
 
-/// Phases that have a length, as stretches of the time axis.
+/// Phases that have a length, and faults, as stretches of the time axis.
 fn bands(report: &Report) -> Vec<Band> {
     let phases = report.phases.iter().filter(|phase| phase.duration_seconds > 0.0 && phase.name != "verify");
-    phases.map(|p| Band { name: plain(&p.name), from: p.start_seconds, to: p.start_seconds + p.duration_seconds }).collect()
+    let phases =
+        phases.map(|p| Band { name: plain(&p.name), fault: false, from: p.start_seconds, to: p.start_seconds + p.duration_seconds });
+    let faults = report.faults.iter().filter_map(|fault| {
+        let (from, to) = fault.begun_seconds.zip(fault.healed_seconds)?;
+        Some(Band { name: plain(&fault.kind), fault: true, from, to })
+    });
+    phases.chain(faults).collect()
 }
 
 /// The whole distribution, as HDR plots show it; nothing of a report without histograms.

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 
 use super::{Drive, Offered, Options, Progress, Run};
+use crate::fault::Marks;
 use crate::ledger::{self, LedgerWriter};
 use crate::metrics::{PrometheusMetrics, PrometheusMetricsReporter};
 use crate::pipeline::observer::Observer;
@@ -52,9 +53,7 @@ pub(super) async fn begin(
     let header = ledger::Header { version: ledger::VERSION, run_id: run.id.clone(), seed: run.scenario.seed };
     let ledger = LedgerWriter::create(&folder.join(ledger::FILE), &header)
         .with_context(|| format!("the ledger in {} cannot be written; name another --report-dir", folder.display()))?;
-    let watch =
-        Watch::new(Arc::clone(&run.recorder), ledger, Arc::clone(&run.tally), run.scenario.load.max_in_flight, run.reporter.clone());
-    let watch = Arc::new(watch);
+    let watch = Arc::new(Watch::new(&run, ledger));
     let pipeline = Some(Arc::new(start_pipeline(&run, &insert, &target, &plan, &watch)?));
     let written = [target.written().await, Counters::default()];
     Ok((run, Box::new(Batch { insert, target, plan, watch, pipeline, written })))
@@ -107,6 +106,10 @@ impl Drive for Batch {
     fn gauges(&self) -> Arc<dyn super::Gauges> {
         let pipeline = self.pipeline.as_ref().expect("gauges are asked for before the drain").gauges();
         Arc::new(Gauges { pipeline, target: Arc::clone(&self.target) })
+    }
+
+    fn marks(&self) -> Option<Arc<dyn Marks>> {
+        Some(Arc::<Watch>::clone(&self.watch))
     }
 
     async fn offer(&mut self, run: &Run) -> Offered {

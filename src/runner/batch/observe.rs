@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use crate::ledger::{LedgerWriter, Outcome};
+use crate::fault::{Book, Marks};
+use crate::ledger::{LedgerWriter, Mark, Outcome};
 use crate::metrics::PrometheusMetricsReporter;
 use crate::pipeline::observer::{BatchInfo, BatchOutcome, Observer};
 use crate::recorder::Recorder;
+use crate::runner::Run;
 use crate::runner::tally::Tally;
 use crate::target::{ErrorClass, Failure};
 
@@ -17,25 +19,22 @@ pub(crate) struct Watch {
     recorder: Arc<Recorder>,
     ledger: LedgerWriter,
     tally: Arc<Tally>,
+    faults: Arc<Book>,
     /// Free places of `load.max_in_flight`.
     in_flight: Option<Semaphore>,
     reporter: Option<PrometheusMetricsReporter>,
 }
 
 impl Watch {
-    pub(crate) fn new(
-        recorder: Arc<Recorder>,
-        ledger: LedgerWriter,
-        tally: Arc<Tally>,
-        max_in_flight: Option<u64>,
-        reporter: Option<PrometheusMetricsReporter>,
-    ) -> Self {
+    pub(crate) fn new(run: &Run, ledger: LedgerWriter) -> Self {
+        let places = |most| Semaphore::new(usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS));
         Self {
-            recorder,
+            recorder: Arc::clone(&run.recorder),
             ledger,
-            tally,
-            in_flight: max_in_flight.map(|most| Semaphore::new(usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS))),
-            reporter,
+            tally: Arc::clone(&run.tally),
+            faults: Arc::clone(&run.faults),
+            in_flight: run.scenario.load.max_in_flight.map(places),
+            reporter: run.reporter.clone(),
         }
     }
 
@@ -47,6 +46,12 @@ impl Watch {
     /// Every batch has its outcome.
     pub(crate) fn close(&self) {
         self.tally.keep(self.ledger.close());
+    }
+}
+
+impl Marks for Watch {
+    fn mark(&self, mark: Mark) {
+        self.tally.keep(self.ledger.mark(mark));
     }
 }
 
@@ -64,6 +69,7 @@ impl Observer for Watch {
     fn attempt_failed(&self, _: &BatchInfo<'_>, failure: &Failure, will_retry: bool) {
         if will_retry {
             self.tally.retried(failure);
+            self.faults.retried();
         }
     }
 
@@ -90,6 +96,7 @@ impl Observer for Watch {
         self.tally.keep(self.ledger.outcome(batch.id, kind, after_unknown));
         let dues = batch.entries.iter().map(|entry| entry.due);
         self.recorder.answered(batch.id, dues, kind, now, took);
+        self.faults.finished(kind, batch.rows as u64, now);
         if let (Some(reporter), Outcome::Acknowledged) = (&self.reporter, kind) {
             let times: Vec<Duration> = batch.entries.iter().map(|entry| now.saturating_duration_since(entry.due)).collect();
             reporter.observe_responses(&times);

@@ -15,6 +15,7 @@ use super::measure::Measured;
 use super::meter::{Counted, Ended, Meter};
 use super::request::Builder;
 use super::timer::Timer;
+use crate::fault::Book;
 use crate::http::{Client, Config, Failed, Kind, Reply, Request};
 use crate::ledger::Outcome;
 use crate::ledger::requests::{Answer, RequestWriter, encode};
@@ -51,6 +52,7 @@ pub(super) struct Shared {
     pub(super) stop: CancellationToken,
     pub(super) recorder: Arc<Recorder>,
     pub(super) tally: Arc<Tally>,
+    pub(super) faults: Arc<Book>,
     pub(super) ledger: RequestWriter,
     pub(super) reporter: Option<PrometheusMetricsReporter>,
     pub(super) trace: Option<Arc<RunTrace>>,
@@ -309,6 +311,7 @@ impl Lane {
         let service = sent.map_or(Duration::ZERO, |sent| done.saturating_duration_since(sent));
         let outcome = judged.answer.outcome.unwrap_or(Outcome::Unknown);
         shared.recorder.answered(self.number, std::iter::once(due), outcome, done, service);
+        shared.faults.finished(outcome, 1, done);
         if let Some(failure) = &judged.failure {
             shared.tally.failed(failure, 1);
         }

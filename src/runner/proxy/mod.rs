@@ -125,6 +125,7 @@ fn shared(
         stop: run.stop.clone(),
         recorder: Arc::clone(&run.recorder),
         tally: Arc::clone(&run.tally),
+        faults: Arc::clone(&run.faults),
         ledger,
         reporter: run.reporter.clone(),
         trace: run.trace.clone(),

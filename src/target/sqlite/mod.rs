@@ -45,6 +45,11 @@ struct Shared {
     committed: AtomicU64,
 }
 
+/// The scenario's file: `<report-dir>/data/<scenario name>.db` unless it names one.
+pub(crate) fn file(config: &SqliteConfig, report_dir: &Path, scenario_name: &str) -> PathBuf {
+    config.path.as_ref().map_or_else(|| report_dir.join("data").join(format!("{scenario_name}.db")), PathBuf::from)
+}
+
 impl Sqlite {
     /// Opens the file (makes it if `create`), sets the pragmas and reads them back.
     ///

@@ -1,0 +1,180 @@
+//! What goes wrong on purpose: each fault of a scenario begins and is healed at its time on the run's timeline, beside the load and
+//! never by the wall clock. What it did is in the [`Book`]; what is stored in the end says the verifier.
+//!
+//! A new kind of fault is one file with an [`Act`] and one arm in [`make`].
+
+mod book;
+mod busy;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::container;
+use crate::ledger::Mark;
+use crate::metrics::PrometheusMetricsReporter;
+use crate::scenario::fault::{Fault, Kind};
+use crate::scenario::{Scenario, TargetConfig};
+use crate::telemetry::log::{self, Level};
+pub(crate) use book::Book;
+
+/// Longest time that beginning or healing a fault may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Something that can go wrong and be healed.
+#[async_trait]
+pub(crate) trait Act: Send + Sync {
+    /// Makes it go wrong. What was half done when this fails is undone by [`Act::heal`], which is called all the same.
+    async fn begin(&self) -> Result<(), String>;
+
+    /// Makes it right again; returns when the target can be used as before.
+    async fn heal(&self) -> Result<(), String>;
+
+    /// How often it struck (connections cut, answers held back), if that is counted.
+    fn struck(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Where marks of faults are written, in the order of events.
+pub(crate) trait Marks: Send + Sync {
+    /// Writes `mark` behind everything that has happened.
+    fn mark(&self, mark: Mark);
+}
+
+/// What a fault may need to know of the run.
+pub(crate) struct Scene<'a> {
+    pub(crate) run_id: &'a str,
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) report_dir: &'a Path,
+    /// What is driven, by the address it really has.
+    pub(crate) target: &'a TargetConfig,
+    pub(crate) container: Option<&'a container::Facts>,
+}
+
+/// The faults of a run, ready to begin.
+#[derive(Default)]
+pub(crate) struct Faults {
+    planned: Vec<(Fault, Arc<dyn Act>)>,
+}
+
+impl Faults {
+    /// Makes everything ready that the scenario's faults need. Afterwards `target` is what the load must be offered to.
+    ///
+    /// # Errors
+    /// When a fault cannot strike this target; nothing has gone wrong yet.
+    pub(crate) async fn prepare(scene: &Scene<'_>, target: &mut TargetConfig) -> anyhow::Result<Self> {
+        let mut planned = Vec::new();
+        for (number, fault) in scene.scenario.faults.iter().enumerate() {
+            let act = make(fault, scene, target).await.with_context(|| format!("faults.{number} ({})", fault.kind.as_str()))?;
+            planned.push((fault.clone(), act));
+        }
+        Ok(Self { planned })
+    }
+
+    /// Starts the timeline, which begins at `epoch`.
+    pub(crate) fn start(
+        self,
+        epoch: Instant,
+        book: Arc<Book>,
+        marks: Option<Arc<dyn Marks>>,
+        reporter: Option<PrometheusMetricsReporter>,
+    ) -> Timeline {
+        let end = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for (number, (fault, act)) in self.planned.into_iter().enumerate() {
+            let one = One { number: number as u32, fault, act, book: Arc::clone(&book), marks: marks.clone(), reporter: reporter.clone() };
+            tasks.spawn(one.live(epoch, end.clone()));
+        }
+        Timeline { tasks, end }
+    }
+}
+
+/// Makes one fault: the one place that branches on its kind.
+async fn make(fault: &Fault, scene: &Scene<'_>, _target: &mut TargetConfig) -> anyhow::Result<Arc<dyn Act>> {
+    Ok(match fault.kind {
+        Kind::Busy => Arc::new(busy::Busy::new(scene)?),
+        kind => anyhow::bail!("{} is not there yet", kind.as_str()),
+    })
+}
+
+/// The faults while the load goes on.
+pub(crate) struct Timeline {
+    tasks: JoinSet<()>,
+    end: CancellationToken,
+}
+
+impl Timeline {
+    /// Heals what is still wrong, and returns once it is.
+    pub(crate) async fn end(mut self) {
+        self.end.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+struct One {
+    number: u32,
+    fault: Fault,
+    act: Arc<dyn Act>,
+    book: Arc<Book>,
+    marks: Option<Arc<dyn Marks>>,
+    reporter: Option<PrometheusMetricsReporter>,
+}
+
+impl One {
+    async fn live(self, epoch: Instant, end: CancellationToken) {
+        let begins = epoch + self.fault.at.0;
+        tokio::select! {
+            () = tokio::time::sleep_until(begins.into()) => {}
+            () = end.cancelled() => return,
+        }
+        self.tell("begins");
+        self.mark(false);
+        self.book.begins(self.number, Instant::now());
+        self.active(true);
+        let begun = within(self.act.begin()).await;
+        if let Err(problem) = begun {
+            self.book.problem(self.number, format!("could not be begun: {problem}"));
+        } else {
+            tokio::select! {
+                () = tokio::time::sleep_until((begins + self.fault.lasts()).into()) => {}
+                () = end.cancelled() => {}
+            }
+        }
+        self.tell("is healed");
+        self.mark(true);
+        self.book.heals(self.number, Instant::now());
+        if let Err(problem) = within(self.act.heal()).await {
+            self.book.problem(self.number, format!("could not be healed: {problem}"));
+        }
+        self.book.struck(self.number, self.act.struck());
+        self.active(false);
+    }
+
+    fn mark(&self, healed: bool) {
+        if let Some(marks) = &self.marks {
+            marks.mark(Mark { fault: self.number, healed });
+        }
+    }
+
+    fn active(&self, active: bool) {
+        if let Some(reporter) = &self.reporter {
+            reporter.fault_active(self.fault.kind.as_str(), active);
+        }
+    }
+
+    fn tell(&self, what: &str) {
+        let kind = self.fault.kind.as_str();
+        log::event(Level::Info, &format!("fault {kind} {what}"), json!({"event": "fault", "fault": self.number, "kind": kind}));
+    }
+}
+
+async fn within(doing: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    tokio::time::timeout(LIMIT, doing).await.unwrap_or_else(|_| Err(format!("it took longer than {} s", LIMIT.as_secs())))
+}
