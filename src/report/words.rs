@@ -304,10 +304,7 @@ mod tests {
             ]
         );
         let digested = Integrity { read_back: Some(1024), method: "digest".to_owned(), ..sample::passed().integrity };
-        assert_eq!(
-            self::integrity(&digested)[1],
-            "200,000 rows checked in 0.21 s, method digest, 1,024 of them read back and compared"
-        );
+        assert_eq!(self::integrity(&digested)[1], "200,000 rows checked in 0.21 s, method digest, 1,024 of them read back and compared");
     }
 
     #[test]

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::scenario::TargetConfig;
-use digest::RangeDigest;
 use crate::table::{Row, RowBlock, Table};
+use digest::RangeDigest;
 
 /// The kinds of database that are told apart, as the `database` label of every metric. MariaDB is driven as MySQL; its real
 /// name and version are in [`TargetInfo`].

@@ -23,7 +23,7 @@ use crate::target::digest::RangeDigest;
 use crate::workload::batch_insert::Generator;
 
 /// Keys of one leaf: the least that is read where something differs.
-pub const LEAF: u64 = 1024;
+pub(crate) const LEAF: u64 = 1024;
 /// Leaves that are summed up at once, at most.
 const PIECE: u64 = 64;
 /// Pieces of one stretch.
@@ -33,15 +33,15 @@ const CUT: u64 = 8;
 
 /// A range of keys of which one sum is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// The keys.
-    pub range: KeyRange,
+    pub(crate) range: KeyRange,
     /// Its leaves; none for the keys below and above all that were attempted.
     leaves: Range<u64>,
 }
 
 /// Some neighbouring leaves: small enough for progress to show, large enough for a connection of its own.
-pub struct Stretch {
+pub(crate) struct Stretch {
     expectation: Arc<Expectation>,
     leaf: u64,
     leaves: Range<u64>,
@@ -54,7 +54,7 @@ pub struct Stretch {
 impl Stretch {
     /// All keys, in order, with leaves of `leaf` keys.
     #[must_use]
-    pub fn all(expectation: &Arc<Expectation>, leaf: u64) -> Vec<Stretch> {
+    pub(crate) fn all(expectation: &Arc<Expectation>, leaf: u64) -> Vec<Stretch> {
         let leaves = expectation.ledger.end().div_ceil(leaf);
         let stretch = |first: u64| Stretch {
             expectation: Arc::clone(expectation),
@@ -70,7 +70,7 @@ impl Stretch {
 
     /// The pieces to begin with; leaves in which nothing can be expected are put down to be read.
     #[must_use]
-    pub fn pieces(&mut self) -> Vec<Piece> {
+    pub(crate) fn pieces(&mut self) -> Vec<Piece> {
         let mut pieces = Vec::new();
         if self.leaves.start == 0 {
             pieces.push(Piece { range: KeyRange { from: None, to: Some(Generator::key(0)) }, leaves: 0..0 });
@@ -113,17 +113,15 @@ impl Stretch {
         let slots = self.slots(&(leaf..leaf + 1));
         let runs = &expectation.ledger.runs;
         let first = runs.partition_point(|run| run.start + u64::from(run.len) <= slots.start);
-        let unknown = runs[first..]
-            .iter()
-            .take_while(|run| run.start < slots.end)
-            .any(|run| expectation.outcome(run.batch) == Outcome::Unknown);
+        let unknown =
+            runs[first..].iter().take_while(|run| run.start < slots.end).any(|run| expectation.outcome(run.batch) == Outcome::Unknown);
         let shared = &expectation.shared;
         let [from, to] = [slots.start, slots.end].map(|slot| shared.partition_point(|op| op.slot < slot));
         !unknown && shared[from..to].chunk_by(|a, b| a.slot == b.slot).all(|ops| expectation.settled(ops).is_some())
     }
 
     /// Computes what must be stored in each leaf: all the work of the processor that there is on this side.
-    pub fn expect(&mut self, mut row_hash: impl FnMut(&Row) -> u64) {
+    pub(crate) fn expect(&mut self, mut row_hash: impl FnMut(&Row) -> u64) {
         let mut row = Row::new();
         for leaf in self.leaves.clone() {
             let known = self.is_known(leaf).then(|| {
@@ -146,7 +144,7 @@ impl Stretch {
     /// Holds the database's sums of `pieces` against what was expected. What agrees is right; of what differs, the parts to ask for
     /// next are returned, and single leaves are put down to be read.
     #[must_use]
-    pub fn judge(&mut self, pieces: &[Piece], found: &[RangeDigest]) -> Vec<Piece> {
+    pub(crate) fn judge(&mut self, pieces: &[Piece], found: &[RangeDigest]) -> Vec<Piece> {
         assert_eq!(pieces.len(), found.len(), "a sum for each piece");
         let mut next = Vec::new();
         for (piece, found) in pieces.iter().zip(found) {
@@ -171,7 +169,7 @@ impl Stretch {
 
     /// What agreed, and what must be read in full: ranges in the order of keys, neighbours as one.
     #[must_use]
-    pub fn finish(mut self) -> (Findings, Vec<KeyRange>) {
+    pub(crate) fn finish(mut self) -> (Findings, Vec<KeyRange>) {
         self.read.sort_unstable_by_key(|range| range.from);
         self.read.dedup_by(|next, last| {
             let joins = last.to == next.from;
@@ -183,7 +181,7 @@ impl Stretch {
 
     /// All its keys: what must be read where the database cannot sum them up.
     #[must_use]
-    pub fn whole(&self) -> KeyRange {
+    pub(crate) fn whole(&self) -> KeyRange {
         let inner = self.range(&self.leaves);
         let last = self.leaves.end * self.leaf >= self.expectation.ledger.end();
         KeyRange { from: inner.from.filter(|_| self.leaves.start > 0), to: inner.to.filter(|_| !last) }

@@ -15,7 +15,7 @@ mod expect;
 mod range;
 pub mod requests;
 
-pub use digest::{LEAF, Piece, Stretch};
+pub(crate) use digest::{LEAF, Piece, Stretch};
 pub use expect::Expectation;
 pub use range::{Findings, RangeCheck};
 

@@ -58,7 +58,10 @@ fn judgement(mut integrity: Value) -> Value {
 
 /// The anomalies, counted.
 fn anomalies(integrity: &Value) -> u64 {
-    ["lost", "duplicated", "corrupted", "phantom", "resurrected", "stale", "partial_batches"].iter().map(|class| integrity[class].as_u64().unwrap()).sum()
+    ["lost", "duplicated", "corrupted", "phantom", "resurrected", "stale", "partial_batches"]
+        .iter()
+        .map(|class| integrity[class].as_u64().unwrap())
+        .sum()
 }
 
 /// Clean, then with one more plant each time: both methods say the same, and the digest reads a leaf of 1,024 keys for each.
@@ -115,7 +118,8 @@ fn the_methods_agree_on_mysql() {
 
 /// The optimised program, which alone says anything about speed.
 fn optimised() -> PathBuf {
-    let built = Command::new(env!("CARGO")).args(["build", "--release", "--locked", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    let built =
+        Command::new(env!("CARGO")).args(["build", "--release", "--locked", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR")).status();
     assert!(built.unwrap().success());
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), PathBuf::from);
     target.join("release/batchsql")
@@ -142,7 +146,10 @@ fn a_digest_of_many_rows_takes_less_time() {
     }
     seconds.iter_mut().for_each(|taken| taken.sort_by(f64::total_cmp));
     let [whole, digest] = [seconds[0][TURNS / 2], seconds[1][TURNS / 2]];
-    let note = format!("{MANY_ROWS} rows: full {whole:.1} s, digest {digest:.1} s, {:.2} times as fast (medians of {TURNS} turns)", whole / digest);
+    let note = format!(
+        "{MANY_ROWS} rows: full {whole:.1} s, digest {digest:.1} s, {:.2} times as fast (medians of {TURNS} turns)",
+        whole / digest
+    );
     println!("{note}");
     db.execute("UPDATE {table} SET value = value + 1 WHERE id = 7654321");
     let found = run.verify("digest");

@@ -57,9 +57,8 @@ pub(super) async fn ranges(connection: &mut PgConnection, table: &Table, ranges:
 
 fn range_sql(table: &Table, range: KeyRange) -> String {
     let key = quoted(&table.columns[table.key].name, '"');
-    let hash = others(table).fold(format!("hashtextextended('', {key})"), |chain, column| {
-        format!("hashtextextended({}, {chain})", text_sql(column))
-    });
+    let hash = others(table)
+        .fold(format!("hashtextextended('', {key})"), |chain, column| format!("hashtextextended({}, {chain})", text_sql(column)));
     format!(
         "SELECT count(*), min({key}), max({key}), sum({hash})::text FROM {}{}",
         quoted(&table.name, '"'),
@@ -181,4 +180,62 @@ fn finish([mut a, mut b, mut c]: [u32; 3]) -> u64 {
     step(&mut b, a, 14);
     step(&mut c, b, 24);
     u64::from(b) << 32 | u64::from(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_servers() {
+        // SELECT l, hashtextextended(left('abcdefghijklmnopqrstuvwxyz', l), 0), … -81985529216486896) FROM generate_series(0, 26) l
+        let known = [
+            (0, -6_939_563_903_564_495_251, -4_360_243_155_399_339_951),
+            (1, 3_591_986_179_850_072_241, -3_769_679_941_098_070_425),
+            (4, -1_038_429_303_365_892_052, -1_096_456_540_471_568_729),
+            (8, -8_882_191_227_074_733_005, 6_158_868_735_791_441_116),
+            (9, -3_278_210_106_038_014_113, 1_165_702_885_788_070_018),
+            (11, 3_112_909_444_737_856_467, -3_412_181_864_404_672_258),
+            (12, -7_556_637_188_122_330_412, -8_083_380_240_550_263_376),
+            (13, 8_871_624_171_452_417_744, -784_401_870_887_573_373),
+            (26, -6_612_928_417_832_572_997, -2_051_540_582_632_967_866),
+        ];
+        for (len, plain, seeded) in known {
+            let text = &b"abcdefghijklmnopqrstuvwxyz"[..len];
+            assert_eq!(
+                [hash(text, 0), hash(text, -81_985_529_216_486_896i64 as u64)].map(|hash| hash as i64),
+                [plain, seeded],
+                "{len} letters"
+            );
+        }
+    }
+
+    #[test]
+    fn null_is_no_text_and_a_column_is_not_its_neighbour() {
+        let column = |name: &str, ty| Column { name: name.into(), ty, nullable: name != "id", index: false, max_len: 10 };
+        let columns = vec![column("id", ColumnType::Int64), column("a", ColumnType::Text), column("b", ColumnType::Text)];
+        let table = Table { name: "t".into(), columns, key: 0, unique_key: true };
+        let text = |text: &str| Value::Text(text.into());
+        let pairs = [
+            (text("x"), text("")),
+            (text(""), text("x")),
+            (Value::Null, text("x")),
+            (text("n"), text("x")),
+            (text(""), Value::Null),
+            (Value::Null, Value::Null),
+        ];
+        let mut scratch = Vec::new();
+        let mut hashes: Vec<u64> = Vec::new();
+        for key in [1, 2] {
+            hashes.extend(pairs.iter().map(|(a, b)| row_hash(&table, &vec![Value::Int(key), a.clone(), b.clone()], &mut scratch)));
+        }
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 12);
+        assert_eq!(
+            range_sql(&table, KeyRange { from: Some(1), to: None }),
+            "SELECT count(*), min(\"id\"), max(\"id\"), sum(hashtextextended(coalesce('v' || \"b\", 'n'), \
+             hashtextextended(coalesce('v' || \"a\", 'n'), hashtextextended('', \"id\"))))::text FROM \"t\" WHERE \"id\" >= '1'::bigint"
+        );
+    }
 }
