@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Column as _, Executor as _, Row as _, SqlSafeStr as _, Statement as _};
 
 use super::wire;
-use crate::table::{Column, ColumnType, Row, Table, Value, write_decimal};
+use crate::table::{Column, ColumnType, Row, Table, Value};
 use crate::target::KeyRange;
 use crate::target::digest::RangeDigest;
 use crate::target::sql::{self, quoted};
@@ -57,8 +57,9 @@ pub(super) async fn ranges(connection: &mut PgConnection, table: &Table, ranges:
 
 fn range_sql(table: &Table, range: KeyRange) -> String {
     let key = quoted(&table.columns[table.key].name, '"');
-    let hash = others(table)
-        .fold(format!("hashtextextended('', {key})"), |chain, column| format!("hashtextextended({}, {chain})", text_sql(column)));
+    // A sum of bare keys would be no hash.
+    let first = if table.columns.len() == 1 { format!("hashtextextended('', {key})") } else { key.clone() };
+    let hash = others(table).fold(first, |chain, column| format!("hashtextextended({}, {chain})", text_sql(column)));
     format!(
         "SELECT count(*), min({key}), max({key}), sum({hash})::text FROM {}{}",
         quoted(&table.name, '"'),
@@ -88,7 +89,8 @@ fn text_sql(column: &Column) -> String {
 
 /// The same hash, computed here.
 pub(super) fn row_hash(table: &Table, row: &Row, scratch: &mut Vec<u8>) -> u64 {
-    let mut chain = hash(b"", table.key_of(row) as u64);
+    let key = table.key_of(row) as u64;
+    let mut chain = if table.columns.len() == 1 { hash(b"", key) } else { key };
     for (position, (column, value)) in table.columns.iter().zip(row).enumerate() {
         if position == table.key {
             continue;
@@ -110,20 +112,44 @@ fn put_text(out: &mut Vec<u8>, column: &Column, value: &Value) {
     if column.nullable {
         out.push(if matches!(value, Value::Null) { b'n' } else { b'v' });
     }
-    let mut decimal = String::new();
-    match (value, column.ty) {
-        (Value::Text(text), _) => out.extend_from_slice(text.as_bytes()),
-        (Value::Bool(v), _) => out.extend_from_slice(if *v { b"true" } else { b"false" }),
-        (Value::Int(v), _) => write_decimal(&mut decimal, *v, 0),
-        (Value::Decimal(v), ColumnType::Decimal { scale, .. }) => write_decimal(&mut decimal, *v, scale),
-        (value, ty) => {
-            let mut bytes = Vec::new();
-            wire::put_value(&mut bytes, value, ty);
-            let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-            out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
-        }
+    match value {
+        Value::Null => {}
+        Value::Text(text) => out.extend_from_slice(text.as_bytes()),
+        Value::Bool(v) => out.extend_from_slice(if *v { b"true" } else { b"false" }),
+        Value::Int(v) => put_decimal(out, *v, 0),
+        Value::Decimal(v) => put_decimal(out, *v, if let ColumnType::Decimal { scale, .. } = column.ty { scale } else { 0 }),
+        Value::Bytes(v) => put_hex(out, v),
+        Value::Uuid(v) => put_hex(out, v),
+        Value::Float(v) => put_hex(out, &v.to_bits().to_be_bytes()),
+        Value::Timestamp(v) => put_hex(out, &v.saturating_sub(wire::EPOCH_MICROS).to_be_bytes()),
     }
-    out.extend_from_slice(decimal.as_bytes());
+}
+
+fn put_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend(bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]));
+}
+
+/// As [`crate::table::write_decimal`], in a third of the time: this runs for every row.
+fn put_decimal(out: &mut Vec<u8>, unscaled: i64, scale: u8) {
+    // 19 digits and the point.
+    let mut text = [0; 20];
+    let mut rest = unscaled.unsigned_abs();
+    let (mut at, mut digits) = (text.len(), 0);
+    while rest > 0 || digits <= scale {
+        if digits == scale && scale > 0 {
+            at -= 1;
+            text[at] = b'.';
+        }
+        at -= 1;
+        text[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        digits += 1;
+    }
+    if unscaled < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&text[at..]);
 }
 
 /// Postgres's `hash_bytes_extended`: Bob Jenkins's lookup3 (2006) with a seed of 64 bits, as `hashtextextended` gives it on
@@ -141,12 +167,17 @@ fn hash(bytes: &[u8], seed: u64) -> u64 {
         absorb(&mut state, chunk);
         mix(&mut state);
     }
+    let (words, odd) = rest.as_chunks::<4>();
+    let mut last = [0; 3];
+    for (word, bytes) in last.iter_mut().zip(words) {
+        *word = u32::from_le_bytes(*bytes);
+    }
+    last[words.len()] = odd.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
     // The lowest byte of the last word is the length's.
-    let mut last = [0; 13];
-    let in_front = rest.len().min(8);
-    last[..in_front].copy_from_slice(&rest[..in_front]);
-    last[9..9 + rest.len() - in_front].copy_from_slice(&rest[in_front..]);
-    absorb(&mut state, last.first_chunk().expect("13 bytes are 12 at least"));
+    last[2] <<= 8;
+    for (word, add) in state.iter_mut().zip(last) {
+        *word = word.wrapping_add(add);
+    }
     finish(state)
 }
 
@@ -211,6 +242,17 @@ mod tests {
     }
 
     #[test]
+    fn decimals_are_written_as_everywhere() {
+        let numbers = [0, 1, -1, 5, 9, 10, 99, -100, 12_345, 999_999_999_999_999_999, -999_999_999_999_999_999, i64::MAX, i64::MIN];
+        for (number, scale) in numbers.into_iter().flat_map(|number| (0..=18).map(move |scale| (number, scale))) {
+            let (mut ours, mut theirs) = (Vec::new(), String::new());
+            put_decimal(&mut ours, number, scale);
+            crate::table::write_decimal(&mut theirs, number, scale);
+            assert_eq!(String::from_utf8(ours).unwrap(), theirs, "{number} with scale {scale}");
+        }
+    }
+
+    #[test]
     fn null_is_no_text_and_a_column_is_not_its_neighbour() {
         let column = |name: &str, ty| Column { name: name.into(), ty, nullable: name != "id", index: false, max_len: 10 };
         let columns = vec![column("id", ColumnType::Int64), column("a", ColumnType::Text), column("b", ColumnType::Text)];
@@ -235,7 +277,7 @@ mod tests {
         assert_eq!(
             range_sql(&table, KeyRange { from: Some(1), to: None }),
             "SELECT count(*), min(\"id\"), max(\"id\"), sum(hashtextextended(coalesce('v' || \"b\", 'n'), \
-             hashtextextended(coalesce('v' || \"a\", 'n'), hashtextextended('', \"id\"))))::text FROM \"t\" WHERE \"id\" >= '1'::bigint"
+             hashtextextended(coalesce('v' || \"a\", 'n'), \"id\")))::text FROM \"t\" WHERE \"id\" >= '1'::bigint"
         );
     }
 }
