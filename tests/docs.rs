@@ -97,9 +97,14 @@ fn the_readmes_name_every_scenario_and_no_other() {
 
 #[test]
 fn links_lead_to_files() {
-    for page in
-        READMES.iter().chain(&REQUESTS).chain(&["reports/README.md", "docs/methods.md", "docs/gateway.md", "docs/ci.md", "CHANGELOG.md"])
-    {
+    for page in READMES.iter().chain(&REQUESTS).chain(&[
+        "reports/README.md",
+        "docs/methods.md",
+        "docs/verification.md",
+        "docs/gateway.md",
+        "docs/ci.md",
+        "CHANGELOG.md",
+    ]) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(page).parent().unwrap().to_owned();
         for link in read(page).split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             let file = link.split('#').next().unwrap();

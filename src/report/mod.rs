@@ -382,8 +382,11 @@ pub struct Integrity {
     pub method: String,
     /// Right / must be there, 0 to 1; null if not verified.
     pub rate: Option<f64>,
-    /// Rows read back.
+    /// Rows checked: read back, or by a digest that agrees.
     pub checked: u64,
+    /// By method `digest`: of the rows checked, those that were read back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_back: Option<u64>,
     pub must_be_there: u64,
     pub lost: u64,
     pub duplicated: u64,
@@ -438,6 +441,7 @@ impl Integrity {
             method: "none".to_owned(),
             rate: None,
             checked: 0,
+            read_back: None,
             must_be_there: 0,
             lost: 0,
             duplicated: 0,

@@ -94,7 +94,12 @@ pub(super) fn integrity(integrity: &Integrity) -> Vec<String> {
         said.push(if is_of_requests(integrity) {
             format!("{} held against the ledger of requests in {time}", many(integrity.checked, "replies and records"))
         } else {
-            format!("{} read back and compared in {time}, method {}", many(integrity.checked, "rows"), plain(&integrity.method))
+            let rows = many(integrity.checked, "rows");
+            let method = plain(&integrity.method);
+            match integrity.read_back {
+                None => format!("{rows} read back and compared in {time}, method {method}"),
+                Some(read) => format!("{rows} checked in {time}, method {method}, {} of them read back and compared", count(read)),
+            }
         });
     }
     match integrity.recovered {
@@ -298,6 +303,8 @@ mod tests {
                 "1 row of unknown outcome was found stored, which is legal"
             ]
         );
+        let digested = Integrity { read_back: Some(1024), method: "digest".to_owned(), ..sample::passed().integrity };
+        assert_eq!(self::integrity(&digested)[1], "200,000 rows checked in 0.21 s, method digest, 1,024 of them read back and compared");
     }
 
     #[test]

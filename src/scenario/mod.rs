@@ -590,6 +590,8 @@ pub enum VerifyMethod {
     /// Every row is read back and compared byte by byte.
     #[default]
     Full,
+    /// The database sums up ranges of rows, and those whose sums are not as expected are read back and compared.
+    Digest,
     /// Nothing is checked: the run is inconclusive.
     Off,
 }

@@ -278,6 +278,9 @@ fn pipeline(insert: &BatchInsert) -> String {
 fn verify(scenario: &Scenario) -> String {
     match scenario.verify.method {
         VerifyMethod::Full => "full: every row is read back and compared byte by byte".to_owned(),
+        VerifyMethod::Digest => {
+            "digest: the database sums up ranges of rows; where a sum is not as expected, they are read back and compared".to_owned()
+        }
         VerifyMethod::Off => "off: the run will be inconclusive".to_owned(),
     }
 }

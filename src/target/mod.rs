@@ -1,6 +1,7 @@
 //! What is driven: the trait every database implements, the classes of what can go wrong with it, and [`connect`], the one
 //! place that branches on the kind of target.
 
+pub mod digest;
 pub mod log;
 pub mod mock;
 pub mod mysql;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::scenario::TargetConfig;
 use crate::table::{Row, RowBlock, Table};
+use digest::RangeDigest;
 
 /// The kinds of database that are told apart, as the `database` label of every metric. MariaDB is driven as MySQL; its real
 /// name and version are in [`TargetInfo`].
@@ -286,6 +288,14 @@ pub struct KeyRange {
     pub to: Option<i64>,
 }
 
+impl KeyRange {
+    /// Whether `key` lies in the range.
+    #[must_use]
+    pub fn holds(&self, key: i64) -> bool {
+        self.from.is_none_or(|from| key >= from) && self.to.is_none_or(|to| key < to)
+    }
+}
+
 /// One connection of the pool, held for one batch. Dropping it gives it back, or closes it if its last write's outcome is
 /// unknown or the connection is broken.
 #[async_trait]
@@ -310,6 +320,18 @@ pub trait Reader: Send + Sync {
     /// # Errors
     /// When the table cannot be read to the end.
     async fn scan(&self, table: &Table, range: KeyRange, blocks: mpsc::Sender<RowBlock>) -> Result<(), TargetError>;
+
+    /// The hash of `row` as [`Reader::digest`] adds it up. `scratch` only saves allocations.
+    fn row_hash(&self, table: &Table, row: &Row, scratch: &mut Vec<u8>) -> u64 {
+        digest::row_hash(table, row, scratch)
+    }
+
+    /// The digest of each of `ranges`, computed by the database.
+    ///
+    /// # Errors
+    /// When the database cannot compute what [`Reader::row_hash`] computes, for instance because a column's type was altered: then
+    /// nothing is known, and the rows must be read.
+    async fn digest(&self, table: &Table, ranges: &[KeyRange]) -> Result<Vec<RangeDigest>, TargetError>;
 }
 
 /// A database under load.

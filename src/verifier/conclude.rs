@@ -129,7 +129,10 @@ fn summary(findings: &Findings, partial_batches: u64) -> String {
 fn swapped(examples: &mut [Anomaly]) {
     for a in 0..examples.len() {
         for b in a + 1..examples.len() {
-            let crosswise = |x: &Anomaly, y: &Anomaly| x.class == "corrupted" && x.column == y.column && x.found == y.expected;
+            // A value whose type alone is wrong looks like its own and any other of the same kind.
+            let crosswise = |x: &Anomaly, y: &Anomaly| {
+                x.class == "corrupted" && x.column == y.column && x.found == y.expected && x.sub_kind.as_deref() != Some("type")
+            };
             if crosswise(&examples[a], &examples[b]) && crosswise(&examples[b], &examples[a]) {
                 for row in [a, b] {
                     examples[row].sub_kind = Some("swapped".to_owned());

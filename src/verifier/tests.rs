@@ -10,9 +10,12 @@ use crate::report::{Integrity, IntegrityVerdict};
 use crate::scenario::units::Share;
 use crate::scenario::{BatchInsert, default_columns};
 use crate::table::{Row, Value};
-use crate::target::Conflict;
+use crate::target::digest::{RangeDigest, row_hash};
 use crate::target::mock::block;
+use crate::target::{Conflict, KeyRange};
 use crate::workload::batch_insert::Generator;
+
+mod digests;
 
 const SEED: u64 = 42;
 
@@ -52,16 +55,21 @@ impl Case {
         Generator::new(SEED, &self.workload).row(index)
     }
 
+    /// The judgement of method `full`, which `digest` must share.
     fn judge(&self) -> Integrity {
         let judged: Vec<Integrity> = [1, 2, 3, 7].map(|parts| self.judge_in(parts)).into();
         for other in &judged[1..] {
             assert_eq!(Integrity { duration_seconds: 0.0, ..other.clone() }.examples, judged[0].examples, "ranges must not matter");
             assert_eq!(counts(other), counts(&judged[0]), "ranges must not matter");
         }
+        for leaf in [1, 4, 1000] {
+            let (digested, _) = self.judge_by_digests(leaf);
+            assert_eq!(format!("{digested:?}"), format!("{:?}", judged[0]), "the methods must agree");
+        }
         judged.into_iter().next().unwrap()
     }
 
-    fn judge_in(&self, parts: usize) -> Integrity {
+    fn expectation(&self) -> Arc<Expectation> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
         let writer = LedgerWriter::create(&path, &Header { version: VERSION, run_id: "r".into(), seed: SEED }).unwrap();
@@ -71,22 +79,58 @@ impl Case {
                 Answer(batch, outcome, after_unknown) => writer.outcome(*batch, *outcome, *after_unknown).unwrap(),
             }
         }
-        let table = self.workload.table();
-        let generator = Generator::new(SEED, &self.workload);
-        let expectation = Arc::new(Expectation::read(&path, table.clone(), self.conflict, generator).unwrap());
+        Arc::new(Expectation::read(&path, self.workload.table(), self.conflict, Generator::new(SEED, &self.workload)).unwrap())
+    }
+
+    /// What is stored, in the order of keys.
+    fn sorted(&self) -> Vec<Row> {
         let mut stored = self.stored.clone();
-        stored.sort_by_key(|row| table.key_of(row));
-        let mut findings = Findings::default();
-        for range in expectation.ranges(parts) {
-            let mut check = RangeCheck::new(Arc::clone(&expectation), range);
-            let inside = |key: i64| range.from.is_none_or(|from| key >= from) && range.to.is_none_or(|to| key < to);
-            // Small blocks, so that copies of a key lie on both sides of a block's edge.
-            for rows in stored.iter().filter(|row| inside(table.key_of(row))).collect::<Vec<_>>().chunks(3) {
-                check.block(&block(&table, rows));
-            }
-            findings = findings.merge(check.finish());
-        }
+        stored.sort_by_key(|row| self.workload.table().key_of(row));
+        stored
+    }
+
+    fn judge_in(&self, parts: usize) -> Integrity {
+        let (expectation, stored) = (self.expectation(), self.sorted());
+        let read = expectation.ranges(parts).into_iter().map(|range| self.read(&expectation, &stored, range));
+        let findings = read.fold(Findings::default(), Findings::merge);
         expectation.conclude(findings, 0.0)
+    }
+
+    fn read(&self, expectation: &Arc<Expectation>, stored: &[Row], range: KeyRange) -> Findings {
+        let table = self.workload.table();
+        let mut check = RangeCheck::new(Arc::clone(expectation), range);
+        // Small blocks, so that copies of a key lie on both sides of a block's edge.
+        for rows in stored.iter().filter(|row| range.holds(table.key_of(row))).collect::<Vec<_>>().chunks(3) {
+            check.block(&block(&table, rows));
+        }
+        check.finish()
+    }
+
+    /// The judgement of method `digest` with leaves of so many keys, and how many rows were read for it.
+    fn judge_by_digests(&self, leaf: u64) -> (Integrity, u64) {
+        let (expectation, stored, table) = (self.expectation(), self.sorted(), self.workload.table());
+        let mut scratch = Vec::new();
+        let mut hash = |row: &Row| row_hash(&table, row, &mut scratch);
+        let mut findings = Findings::default();
+        for mut stretch in Stretch::all(&expectation, leaf) {
+            let mut pieces = stretch.pieces();
+            stretch.expect(&mut hash);
+            while !pieces.is_empty() {
+                let mut found = vec![RangeDigest::default(); pieces.len()];
+                for (piece, digest) in pieces.iter().zip(&mut found) {
+                    let inside = stored.iter().filter(|row| piece.range.holds(table.key_of(row)));
+                    inside.for_each(|row| digest.add(table.key_of(row), hash(row)));
+                }
+                pieces = stretch.judge(&pieces, &found);
+            }
+            let (agreed, ranges) = stretch.finish();
+            findings = findings.merge(agreed);
+            for range in ranges {
+                findings = findings.merge(self.read(&expectation, &stored, range));
+            }
+        }
+        let read_back = findings.read_back();
+        (expectation.conclude(findings, 0.0), read_back)
     }
 }
 

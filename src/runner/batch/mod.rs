@@ -1,5 +1,6 @@
 //! Batch inserts: rows through the pipeline into a table, and read back.
 
+mod digest;
 mod load;
 mod observe;
 mod verify;

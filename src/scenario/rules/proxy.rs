@@ -5,7 +5,7 @@ use url::Url;
 use super::super::database_url::is_loopback;
 use super::super::http::{HttpTarget, Start, UPSTREAM};
 use super::super::proxy::{Checks, LogDatabase, Mix, PlainRequest, ProxyRequest, Replies};
-use super::super::{Pool, Scenario, units::Time};
+use super::super::{Pool, Scenario, VerifyMethod, units::Time};
 use super::{Rules, kinds};
 use crate::scenario::database_url::server_problem;
 use crate::target::Database;
@@ -23,6 +23,9 @@ impl Rules {
         }
         self.when(target.pool != Pool::default(), "target.pool", || "is of databases; write target.http.client".to_owned());
         self.when(scenario.verify.readers.is_some(), "verify.readers", || "is for workload.batch_insert; remove it".to_owned());
+        self.when(scenario.verify.method == VerifyMethod::Digest, "verify.method", || {
+            "`digest` is for workload.batch_insert; write full".to_owned()
+        });
         let Some(http) = &target.http else {
             return self.when(kinds(target).is_empty(), "target", || "has no HTTP service; add http: {url: …}".to_owned());
         };
