@@ -39,6 +39,9 @@ pub fn summary(report: &Report, folder: &Path, color: bool) -> String {
     errors(&mut page, report);
     integrity(&mut page, &report.integrity);
     gates(&mut page, report);
+    for line in words::guard(report) {
+        page.line("guard", &line);
+    }
     page.gap();
     page.line("phases", &words::phases(report));
     let resources = &report.resources;

@@ -123,6 +123,7 @@ fn shared(
         cap: proxy.requests.unwrap_or(u64::MAX),
         lanes: lanes as u64,
         stop: run.stop.clone(),
+        hold: Arc::clone(&run.hold),
         recorder: Arc::clone(&run.recorder),
         tally: Arc::clone(&run.tally),
         ledger,
