@@ -12,6 +12,7 @@ mod compare;
 mod costs;
 mod database;
 mod gone;
+mod guard;
 mod harnesses;
 mod history;
 mod integrity;
