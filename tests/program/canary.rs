@@ -262,27 +262,43 @@ fn every_command_of_rows(place: &Place, inputs: &Place, db: &Database) {
     }
     for flag in ["--remote-write", "--otlp", "--consul"] {
         end(2, &["run", flag, "ftp://u:canary-of-ftp@h", &in_the_file]);
-        place
-            .spawn(command(&["run", "--metrics-listen", "127.0.0.1:0", flag, "http://u:canary-of-a-receiver@127.0.0.1:9", &in_the_file]))
-            .end();
+        if db.kind == Kind::Postgres {
+            place
+                .spawn(command(&[
+                    "run",
+                    "--metrics-listen",
+                    "127.0.0.1:0",
+                    flag,
+                    "http://u:canary-of-a-receiver@127.0.0.1:9",
+                    &in_the_file,
+                ]))
+                .end();
+        }
     }
     end(2, &["run", "--database-url", url, "--target-url", url, &in_the_file]);
 }
 
-#[test]
-fn no_secret_of_rows_is_in_anything_that_is_written_printed_or_sent() {
-    for db in [Database::postgres("hushed"), Database::mariadb("hushed")].into_iter().flatten() {
-        let (place, inputs) = (Place::new(), Place::new());
-        let db = hushed(&db);
-        every_command_of_rows(&place, &inputs, &db);
-        assert_eq!(leaks(&place), BTreeSet::new());
-        let seen: Vec<_> = files(&place.path("")).iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
-        for name in
-            ["ledger", "history.db", "report.html", "junit.xml", "all.log", "summary.md", "comparison.html", "sweep.json", "kept.json"]
-        {
-            assert!(seen.iter().any(|file| file == name), "{name} was not searched: {seen:?}");
-        }
+/// Nothing of what [`every_command_of_rows`] leaves holds a secret, and everything that it should leave was searched.
+fn assert_hushed(db: Option<Database>) {
+    let Some(db) = db else { return };
+    let (place, inputs) = (Place::new(), Place::new());
+    every_command_of_rows(&place, &inputs, &hushed(&db));
+    assert_eq!(leaks(&place), BTreeSet::new());
+    let seen: Vec<_> = files(&place.path("")).iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    for name in ["ledger", "history.db", "report.html", "junit.xml", "all.log", "summary.md", "comparison.html", "sweep.json", "kept.json"]
+    {
+        assert!(seen.iter().any(|file| file == name), "{name} was not searched: {seen:?}");
     }
+}
+
+#[test]
+fn no_secret_of_rows_on_postgres_is_in_anything_that_is_written_printed_or_sent() {
+    assert_hushed(Database::postgres("hushed"));
+}
+
+#[test]
+fn no_secret_of_rows_on_mariadb_is_in_anything_that_is_written_printed_or_sent() {
+    assert_hushed(Database::mariadb("hushed"));
 }
 
 /// A program that listens, and where.
