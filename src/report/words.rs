@@ -2,6 +2,7 @@
 
 use super::format::{bytes, count, millis, percent, plain, rate, seconds, short};
 use super::{Anomaly, Integrity, IntegrityVerdict, LatencySummary, Rate, Report, Verdict};
+use crate::scenario::guard::Action;
 
 /// The verdict as one word.
 pub(super) fn verdict(verdict: Verdict) -> &'static str {
@@ -278,6 +279,15 @@ pub(super) fn outcomes(report: &Report) -> String {
         ("dropped", o.dropped),
     ];
     parts.map(|(word, rows)| format!("{} {word}", count(rows))).join(" · ")
+}
+
+/// What the scenario's guard did, a line each.
+pub(super) fn guard(report: &Report) -> Vec<String> {
+    let line = |act: &super::GuardAct| match act.action {
+        Action::Hold => format!("held after {} for {}: {}", seconds(act.at_seconds), seconds(act.duration_seconds), plain(&act.reason)),
+        Action::Stop => format!("stopped after {}: {}", seconds(act.at_seconds), plain(&act.reason)),
+    };
+    report.guard.iter().map(line).collect()
 }
 
 /// The phases and their lengths.

@@ -1,6 +1,7 @@
 //! One run from a scenario to its report: connect, load, drain, verify, judge.
 
 mod batch;
+mod guard;
 mod judge;
 mod monitor;
 mod progress;
@@ -84,6 +85,8 @@ pub(crate) struct Run {
     pub(crate) stage: Arc<Stage>,
     /// Ends the load of this run alone.
     pub(crate) stop: CancellationToken,
+    /// Whether the guard holds the load.
+    pub(crate) hold: Arc<guard::Hold>,
     /// What the machine could do just before.
     pub(crate) calibration: Calibration,
 }
@@ -299,7 +302,10 @@ impl Run {
         Ok(Self {
             id: id.to_owned(),
             folder: folder.to_owned(),
-            recorder: Arc::new(Recorder::new(epoch, scenario.load.warmup.0, windows, workers)),
+            recorder: Arc::new(
+                Recorder::new(epoch, scenario.load.warmup.0, windows, workers)
+                    .keeping_recent(scenario.guard.as_ref().map(|guard| guard.window.0)),
+            ),
             tally: Arc::default(),
             faults: Arc::new(Book::new(epoch, &scenario.faults)),
             trace: options.exports.as_ref().and_then(|exports| exports.trace(id, &scenario, epoch)),
@@ -308,6 +314,7 @@ impl Run {
             started_at: jiff::Timestamp::now().to_string(),
             stage: Arc::new(Stage::new(reporter.clone(), options.exports.clone())),
             stop: options.stop.child_token(),
+            hold: Arc::default(),
             calibration,
             epoch,
             scenario,

@@ -4,6 +4,7 @@
 pub mod container;
 pub mod database_url;
 pub mod fault;
+pub mod guard;
 pub mod http;
 pub mod interpolate;
 pub mod load;
@@ -58,6 +59,9 @@ pub struct Scenario {
     #[serde(default)]
     #[schemars(length(max = 1000))]
     pub gates: Vec<Gate>,
+    /// Holds or stops the load while the target is in trouble.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<guard::Guard>,
     /// What is exported.
     #[serde(default)]
     pub metrics: Metrics,

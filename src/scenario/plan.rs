@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::container::Container;
 use super::database_url::{name_of, word};
+use super::guard::{Action, Guard};
 use super::{BatchInsert, Charset, ColumnConfig, Executor, Load, Scenario, VerifyMethod, Workload};
 use crate::gate::{Gate, Metric};
 use crate::redact::redact_url;
@@ -133,6 +134,9 @@ pub fn plan(scenario: &Scenario, ddl: &[String]) -> String {
     }
     for (index, gate) in gates(scenario).into_iter().enumerate() {
         line(if index == 0 { "Gates" } else { "" }, gate);
+    }
+    if let Some(guard) = &scenario.guard {
+        line("Guard", guarded(guard));
     }
     out.push_str(&stages(&scenario.load, scenario.workload.unit()));
     if !ddl.is_empty() {
@@ -285,6 +289,22 @@ fn verify(scenario: &Scenario) -> String {
     }
 }
 
+fn guarded(guard: &Guard) -> String {
+    let window = word(&guard.window);
+    let conditions = [
+        guard.error_rate.map(|share| format!("{} % of the answers of {window} failed", grouped(share.0 * 100.0))),
+        guard.p99.map(|p99| format!("the response p99 of {window} is {}", word(&p99))),
+        guard.up.as_ref().map(|up| format!("{} is 0 for {} at {}", up.query, word(&up.lasts), redact_url(&up.prometheus))),
+    ];
+    let conditions = conditions.into_iter().flatten().collect::<Vec<_>>().join(", or ");
+    match guard.action {
+        Action::Stop => format!("stops the load once {conditions}"),
+        Action::Hold => {
+            format!("holds the load for {} once {conditions}; stops it after {} holds", word(&guard.cooldown), guard.max_holds)
+        }
+    }
+}
+
 fn gates(scenario: &Scenario) -> Vec<String> {
     let named = |test: fn(Metric) -> bool| scenario.gates.iter().any(|gate| test(gate.metric));
     let mut lines = vec!["integrity holds (always)".to_owned()];
@@ -387,6 +407,23 @@ mod tests {
             "gates": ["error_rate < 1%", {"gate": "response.p99 < 50ms", "window": "10s", "abort": true}]
         });
         insta::assert_snapshot!(plan(&scenario(value), &[]));
+    }
+
+    #[test]
+    fn a_guard_is_told_without_a_password() {
+        let told = |guard: Value| {
+            let mut value = quickstart();
+            value["guard"] = guard;
+            let plan = plan(&scenario(value), &[]);
+            plan.lines().find_map(|line| line.strip_prefix("Guard        ")).unwrap().to_owned()
+        };
+        let up = json!({"prometheus": "http://u:s3cret@127.0.0.1:9090", "query": "up", "for": "2m"});
+        assert_eq!(
+            told(json!({"error_rate": "12.5%", "p99": "2s", "up": up})),
+            "holds the load for 10s once 12.5 % of the answers of 5s failed, or the response p99 of 5s is 2s, or up is 0 for 2m at \
+             http://u:***@127.0.0.1:9090; stops it after 10 holds"
+        );
+        assert_eq!(told(json!({"p99": "1s", "action": "stop"})), "stops the load once the response p99 of 5s is 1s");
     }
 
     #[test]

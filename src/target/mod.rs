@@ -1,6 +1,7 @@
 //! What is driven: the trait every database implements, the classes of what can go wrong with it, and [`connect`], the one
 //! place that branches on the kind of target.
 
+pub(crate) mod allow;
 pub mod digest;
 pub mod log;
 pub mod mock;

@@ -5,6 +5,7 @@ mod baseline;
 mod beside;
 #[path = "../common/browser.rs"]
 mod browser;
+mod canary;
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;
@@ -12,6 +13,7 @@ mod compare;
 mod costs;
 mod database;
 mod gone;
+mod guard;
 mod harnesses;
 mod history;
 mod integrity;
@@ -25,6 +27,7 @@ mod place;
 mod proxy;
 mod push;
 mod recorder;
+mod safety;
 mod search;
 mod sweep;
 mod trouble;

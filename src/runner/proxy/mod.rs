@@ -32,7 +32,7 @@ use crate::report::{HttpReport, Integrity, TargetSeen, TargetUse};
 use crate::scenario::http::{ClientSettings, HttpTarget};
 use crate::scenario::proxy::{LogDatabase, ProxyRequest};
 use crate::scenario::{Scenario, TargetConfig, Workload};
-use crate::target::{PoolUse, TargetError};
+use crate::target::{PoolUse, TargetError, allow};
 use crate::workload::proxy_request::Generator;
 use lane::Shared;
 use measure::Measured;
@@ -64,6 +64,7 @@ pub(super) async fn begin(
 ) -> anyhow::Result<(Run, Box<dyn Drive>)> {
     let Workload::ProxyRequest(mut proxy) = scenario.workload.clone() else { bail!("the workload is requests") };
     let mut http = reached.http.clone().context("the target is an HTTP service")?;
+    allow::check(reached).await?;
     let started = started::start(&mut http, &mut proxy, folder).await?;
     let settings = http.client.over(http.profile);
     for (key, url) in [("target.http.url", Some(&http.url)), ("target.http.direct_url", http.direct_url.as_ref())] {
@@ -123,6 +124,7 @@ fn shared(
         cap: proxy.requests.unwrap_or(u64::MAX),
         lanes: lanes as u64,
         stop: run.stop.clone(),
+        hold: Arc::clone(&run.hold),
         recorder: Arc::clone(&run.recorder),
         tally: Arc::clone(&run.tally),
         faults: Arc::clone(&run.faults),
