@@ -8,6 +8,7 @@ mod corrupt;
 #[path = "../program/database.rs"]
 #[expect(dead_code, reason = "the program's own tests use the rest")]
 mod database;
+mod faulty;
 mod kill;
 mod legal;
 #[path = "../program/place.rs"]

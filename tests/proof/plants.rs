@@ -139,7 +139,15 @@ fn class(label: &str, world: usize, make: impl Fn(&mut Picker<'_>, Shape) -> Opt
 }
 
 fn designs(seed: u64) -> Vec<Design> {
-    let plain = Design { name: "acknowledged", seed, rows: 700, conflict: "error", unique_key: true, duplicate_keys: 0.0, edge: Fate::Acknowledged };
+    let plain = Design {
+        name: "acknowledged",
+        seed,
+        rows: 700,
+        conflict: "error",
+        unique_key: true,
+        duplicate_keys: 0.0,
+        edge: Fate::Acknowledged,
+    };
     let shared = Design { rows: 400, duplicate_keys: 0.5, ..plain };
     vec![
         plain,
@@ -267,7 +275,9 @@ fn partial(picker: &mut Picker<'_>, shape: Shape, fate: Fate) -> Option<Plant> {
         };
         let size = batch.members.len() as i64;
         if fate == Fate::Recovered {
-            plant.edits.extend(batch.members.iter().filter(|index| !kept.contains(index)).map(|index| Edit::Delete(Generator::key(*index))));
+            plant
+                .edits
+                .extend(batch.members.iter().filter(|index| !kept.contains(index)).map(|index| Edit::Delete(Generator::key(*index))));
             plant.expected.recovered -= size;
             plant.expected.checked += kept.len() as i64 - size;
         } else {
@@ -402,11 +412,9 @@ fn on(database: &Database, name: &str) {
     let mut wrong = Vec::new();
     let (seeds, rounds) = if full() { FULL } else { FAST };
     for seed in 1..=seeds {
-        let began = std::time::Instant::now();
         let mut worlds: Vec<World> = designs(seed).iter().map(|design| World::new(&runtime, database, design)).collect();
         let bases = bases(&runtime, &mut worlds);
         let mut random = Random::new(seed);
-        eprintln!("TIME worlds {name} {:?}", began.elapsed());
         for round in 0..rounds {
             for class in classes() {
                 for shape in SHAPES {
@@ -419,17 +427,27 @@ fn on(database: &Database, name: &str) {
                     let no = [&missed, &invented].map(|list| u64::from(!list.is_empty()));
                     tally.add(&class.label, name, 1, 1 - no[0], no[0], no[1], "");
                     if no != [0, 0] {
-                        wrong.push(format!("{} {shape:?}, seed {seed}, round {round}: missed {missed:?}, invented {invented:?}", class.label));
+                        wrong.push(format!(
+                            "{} {shape:?}, seed {seed}, round {round}: missed {missed:?}, invented {invented:?}",
+                            class.label
+                        ));
                     }
                 }
             }
             // Whatever was planted has been undone.
-            assert_eq!(crate::plants::bases(&runtime, &mut worlds).iter().map(shown).collect::<Vec<_>>(), bases.iter().map(shown).collect::<Vec<_>>());
+            assert_eq!(
+                crate::plants::bases(&runtime, &mut worlds).iter().map(shown).collect::<Vec<_>>(),
+                bases.iter().map(shown).collect::<Vec<_>>()
+            );
         }
     }
-    eprintln!("TIME {name}");
     tally.save();
-    assert!(wrong.is_empty(), "{} plants on {name} were judged wrong, the first of them:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} plants on {name} were judged wrong, the first of them:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(10)].join("\n")
+    );
 }
 
 /// Shapes that a class cannot have: only two rows can hold each other's values.

@@ -4,7 +4,8 @@ use crate::database::{Database, Kind};
 
 /// The password `proof` as Postgres keeps it after a single round of hashing. The usual 4,096 take a debug build 50 ms a connection,
 /// and each verification opens seven.
-const QUICK_PASSWORD: &str = "SCRAM-SHA-256$1:YmF0Y2hzcWwtcHJvb2YhIQ==$KkdCrd9Gn76CQEYTmZDdRoXzNYKLuF5e5+POnb22XEI=:w37wLzUP5TI2HBXBKJuVtTFliKJGJd0f0snDZwwDFvs=";
+const QUICK_PASSWORD: &str =
+    "SCRAM-SHA-256$1:YmF0Y2hzcWwtcHJvb2YhIQ==$KkdCrd9Gn76CQEYTmZDdRoXzNYKLuF5e5+POnb22XEI=:w37wLzUP5TI2HBXBKJuVtTFliKJGJd0f0snDZwwDFvs=";
 
 /// A new database of this name, with a login of its own on Postgres.
 pub(crate) fn own(server: &Database, name: &str) -> Database {

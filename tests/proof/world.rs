@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use batchsql::ledger::{FILE, Header, LedgerWriter, Outcome, VERSION};
@@ -195,13 +196,23 @@ impl World {
 
     /// Judges what is stored now by the ledger.
     pub(crate) fn verify(&mut self, runtime: &Runtime, method: &str, readers: u64) -> Integrity {
+        self.try_verify(runtime, method, readers).unwrap()
+    }
+
+    /// As [`World::verify`], of a ledger that may be damaged.
+    pub(crate) fn try_verify(&mut self, runtime: &Runtime, method: &str, readers: u64) -> anyhow::Result<Integrity> {
         let wanted = (method.to_owned(), readers);
         if self.written != wanted {
             self.scenario["verify"] = json!({"method": method, "readers": readers});
             fs::write(self.folder.path().join(SCENARIO_FILE), self.scenario.to_string()).unwrap();
             self.written = wanted;
         }
-        runtime.block_on(verify_run(self.folder.path(), None, &Progress::Off)).unwrap()
+        runtime.block_on(verify_run(self.folder.path(), None, &Progress::Off))
+    }
+
+    /// The run's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Does all of `edits` in one transaction.
