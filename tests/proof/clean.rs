@@ -17,7 +17,7 @@ fn tell(name: &str, runs: &[Judged]) {
     let blocked = runs.iter().filter(|run| run.faulted).count();
     let mut tally = Tally::new("clean");
     let (all, alarms) = (runs.len() as u64, wrong.len() as u64);
-    tally.add("clean runs", name, all, all - alarms, 0, alarms, &format!("found: held; {blocked} blocked themselves"));
+    tally.add("clean runs", name, all, all - alarms, 0, alarms, &format!("{blocked} runs blocked themselves"));
     tally.save();
     assert!(wrong.is_empty(), "{alarms} of {all} clean runs on {name} did not hold, the first of them: {:?}", wrong[0]);
 }

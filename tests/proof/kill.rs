@@ -83,7 +83,7 @@ fn tell(name: &str, kills: u64, once: impl Fn(&mut Random, u64) -> Option<Judged
     let proven = judged.iter().filter(|run| run.faulted).count();
     let mut tally = Tally::new("kill");
     let (all, no) = (judged.len() as u64, wrong.len() as u64);
-    tally.add("kill -9 of the program", name, all, all - no, 0, no, &format!("found: judged right; {proven} had acknowledged rows"));
+    tally.add("kill -9 of the program", name, all, all - no, 0, no, &format!("{proven} runs had acknowledged rows"));
     tally.save();
     assert!(wrong.is_empty(), "{no} of {all} killed runs on {name} were judged wrong, the first of them: {}", wrong[0].report);
     assert!(proven > 0, "no run had acknowledged anything when it was killed");

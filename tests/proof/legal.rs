@@ -228,7 +228,7 @@ fn tell(name: &str, troubles: &[Trouble], runs: u64, all: u64, trouble: impl Fn(
         let judged = several(count, 3, |number| trouble(kind, number));
         let right = judged.iter().filter(|run| run.right).count() as u64;
         let faulted = judged.iter().filter(|run| run.faulted).count() as u64;
-        tally.add(kind.0, name, count, right, 0, count - right, &format!("found: held; {faulted} runs met the fault"));
+        tally.add(kind.0, name, count, right, 0, count - right, &format!("{faulted} runs met the fault"));
         assert!(faulted > 0 || !full(), "{} on {name}: the fault was never met", kind.0);
         alarms.extend(judged.into_iter().filter(|run| !run.right).map(|run| format!("{}: {}", kind.0, run.report)));
     }

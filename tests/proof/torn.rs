@@ -90,7 +90,7 @@ fn cut_and_damaged_ledgers() {
     let judged: Vec<Result<(), String>> = cuts.map(|cut| torn(&runtime, &mut world, &whole, &records, cut)).collect();
     let wrong: Vec<&String> = judged.iter().filter_map(|result| result.as_ref().err()).collect();
     let (all, no) = (judged.len() as u64, wrong.len() as u64);
-    tally.add("ledger cut off at any byte", "SQLite", all, all - no, 0, no, "found: judged by what is left of it");
+    tally.add("ledger cut off at any byte", "SQLite", all, all - no, 0, no, "judged by what is left of it");
     let mut accepted = Vec::new();
     let flips: Vec<usize> = (0..whole.len()).filter(|at| full() || at % 11 == 0).collect();
     for at in &flips {
