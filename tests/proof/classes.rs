@@ -114,11 +114,14 @@ impl Picker<'_> {
     }
 }
 
+/// Makes a plant of a shape, if the world has what it takes.
+type Make = Box<dyn Fn(&mut Picker<'_>, Shape) -> Option<Plant>>;
+
 /// One class: the world its plants are made in, and how.
 pub(crate) struct Class {
     pub(crate) label: String,
     pub(crate) world: usize,
-    pub(crate) make: Box<dyn Fn(&mut Picker<'_>, Shape) -> Option<Plant>>,
+    pub(crate) make: Make,
 }
 
 fn class(label: &str, world: usize, make: impl Fn(&mut Picker<'_>, Shape) -> Option<Plant> + 'static) -> Class {

@@ -37,10 +37,11 @@ const ON_SQLITE: [Trouble; 7] = [
     ("interrupted", interrupted),
 ];
 
-const ON_SERVERS: [Trouble; 5] = [
+const ON_SERVERS: [Trouble; 6] = [
     ("cut, late and refused batches", scripted),
     ("batches with a key that exists", existing_keys),
     ("sessions killed as they write", killed_sessions),
+    ("a rival that holds the lock, lock timeouts", lock_timeouts),
     ("a rival that holds the lock, timeouts", impatient),
     ("interrupted", interrupted),
 ];
@@ -141,9 +142,9 @@ fn refusing_trigger(place: &Place, database: &Database, random: &mut Random) -> 
     judged(&running.end())
 }
 
-/// Holds the write lock again and again.
-fn hold(user: &mut User, random: &mut Random, lock: &str, unlock: &str) {
-    for _ in 0..random.between(2, 5) {
+/// Holds the write lock so many times.
+fn hold(user: &mut User, random: &mut Random, times: u64, [lock, unlock]: [&str; 2]) {
+    for _ in 0..times {
         // A rival is refused at times, too.
         if user.attempt(lock).is_ok() {
             std::thread::sleep(Duration::from_millis(random.between(20, 120)));
@@ -157,7 +158,8 @@ fn busy_rival(place: &Place, database: &Database, random: &mut Random) -> Judged
     let mut scenario = scenario(random, database, true);
     scenario["target"]["sqlite"]["pragmas"] = json!({"busy_timeout": random.between(1, 20)});
     let (running, mut user) = start(place, &scenario, database);
-    hold(&mut user, random, "BEGIN IMMEDIATE", "COMMIT");
+    let times = random.between(2, 5);
+    hold(&mut user, random, times, ["BEGIN IMMEDIATE", "COMMIT"]);
     judged(&running.end())
 }
 
@@ -171,7 +173,33 @@ fn impatient(place: &Place, database: &Database, random: &mut Random) -> Judged 
         Kind::Mysql => ("LOCK TABLES {table} READ", "UNLOCK TABLES"),
     };
     let (running, mut user) = start(place, &scenario, database);
-    hold(&mut user, random, &database.filled(lock), unlock);
+    let times = random.between(2, 5);
+    hold(&mut user, random, times, [&database.filled(lock), unlock]);
+    judged(&running.end())
+}
+
+/// The server gives batches up, by a limit of its own.
+fn lock_timeouts(place: &Place, database: &Database, random: &mut Random) -> Judged {
+    let Database { kind, mut url, table } = Database { kind: database.kind, url: database.url.clone(), table: database.table.clone() };
+    let mut user = database.user();
+    match kind {
+        Kind::Postgres => url.push_str("?options[lock_timeout]=20ms"),
+        // The least there is on MariaDB, and of the whole server: only on one that is the proof's alone.
+        _ if full() => user.execute("SET GLOBAL innodb_lock_wait_timeout = 1"),
+        _ => {}
+    }
+    let limited = Database { kind, url, table };
+    let (running, _) = start(place, &scenario(random, &limited, true), database);
+    if kind == Kind::Postgres {
+        let times = random.between(2, 5);
+        hold(&mut user, random, times, [&database.filled("BEGIN; LOCK TABLE {table} IN SHARE MODE"), "COMMIT"]);
+    } else {
+        // The gap behind the last key: where the next rows go.
+        let gap = database.filled("BEGIN; SELECT id FROM {table} ORDER BY id DESC LIMIT 1 FOR UPDATE");
+        user.execute(&gap);
+        std::thread::sleep(Duration::from_millis(if full() { random.between(1100, 1800) } else { 50 }));
+        user.execute("COMMIT");
+    }
     judged(&running.end())
 }
 
