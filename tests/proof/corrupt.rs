@@ -83,7 +83,8 @@ fn changed(sub_kind: &str, ty: ColumnType, value: &Value) -> Option<Value> {
 fn other(value: &Value) -> Option<Value> {
     Some(match value {
         Value::Int(number) => Value::Int(number ^ 0x5a5a_5a5a),
-        Value::Bool(flag) => Value::Bool(!flag),
+        // In one direction: two flags turned in opposite ones would be exchanged.
+        Value::Bool(true) => Value::Bool(false),
         Value::Uuid(bytes) => Value::Uuid(bytes.map(|byte| byte ^ 0x33)),
         Value::Bytes(bytes) => Value::Bytes(std::iter::once(bytes.first()? ^ 0x41).chain(bytes[1..].iter().copied()).collect()),
         Value::Text(text) => {
