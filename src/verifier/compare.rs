@@ -97,7 +97,7 @@ fn sub_kind(ty: ColumnType, expected: &Value, found: Cell<'_>) -> &'static str {
     match (expected, found) {
         (Value::Null, _) | (_, Cell::Null) => "null",
         (Value::Text(a), Cell::Text(b)) => text_kind(a.as_bytes(), b),
-        (Value::Bytes(a), Cell::Bytes(b)) => text_kind(a, b),
+        (Value::Bytes(a), Cell::Bytes(b)) => length_kind(a, b).unwrap_or("other"),
         (Value::Decimal(a), Cell::Text(b)) => decimal_kind(*a, scale(ty), b),
         (Value::Float(a), Cell::Float(b)) => {
             // What a column of single precision, or of a few digits, keeps.
@@ -120,13 +120,18 @@ fn sub_kind(ty: ColumnType, expected: &Value, found: Cell<'_>) -> &'static str {
     }
 }
 
-fn text_kind(expected: &[u8], found: &[u8]) -> &'static str {
+/// What only the length tells.
+fn length_kind(expected: &[u8], found: &[u8]) -> Option<&'static str> {
     let trimmed = |bytes: &[u8]| bytes.len() - bytes.iter().rev().take_while(|byte| matches!(byte, b' ' | 0)).count();
     if expected[..trimmed(expected)] == found[..trimmed(found)] {
-        return "padded";
+        return Some("padded");
     }
-    if expected.starts_with(found) {
-        return "truncated";
+    expected.starts_with(found).then_some("truncated")
+}
+
+fn text_kind(expected: &[u8], found: &[u8]) -> &'static str {
+    if let Some(kind) = length_kind(expected, found) {
+        return kind;
     }
     let (a, b) = (String::from_utf8_lossy(expected), String::from_utf8_lossy(found));
     if is_charset_loss(&a, &b) {
@@ -138,26 +143,18 @@ fn text_kind(expected: &[u8], found: &[u8]) -> &'static str {
     }
 }
 
-/// Whether `found` is `expected` with characters beyond ASCII replaced by one or more `?` or U+FFFD.
+/// Whether `found` is `expected` with characters beyond ASCII replaced by `?` or U+FFFD: by one mark a character, or by one a byte.
 fn is_charset_loss(expected: &str, found: &str) -> bool {
+    expected != found && [|_| 1, char::len_utf8].into_iter().any(|marks| is_replaced(expected, found, marks))
+}
+
+fn is_replaced(expected: &str, found: &str, marks: fn(char) -> usize) -> bool {
     let mut found = found.chars().peekable();
-    let mut replaced = false;
-    for character in expected.chars() {
-        match found.next() {
-            Some(same) if same == character => {}
-            Some('?' | '\u{fffd}') if !character.is_ascii() => {
-                replaced = true;
-                // A byte-wise replacement leaves up to one mark a byte.
-                for _ in 1..character.len_utf8() {
-                    if found.peek() == Some(&'?') && !expected.contains('?') {
-                        found.next();
-                    }
-                }
-            }
-            _ => return false,
-        }
-    }
-    replaced && found.next().is_none()
+    let same = expected.chars().all(|character| {
+        found.next_if_eq(&character).is_some()
+            || (!character.is_ascii() && (0..marks(character)).all(|_| found.next_if(|mark| matches!(mark, '?' | '\u{fffd}')).is_some()))
+    });
+    same && found.next().is_none()
 }
 
 fn decimal_kind(unscaled: i64, scale: u8, found: &[u8]) -> &'static str {
@@ -260,6 +257,11 @@ mod tests {
         assert_eq!(kind("a😀b", "a?b"), "charset");
         assert_eq!(kind("a😀b", "a????b"), "charset");
         assert_eq!(kind("é", "\u{fffd}"), "charset");
+        assert_eq!(kind("éàx", "??x"), "charset");
+        assert_eq!(kind("éàx", "????x"), "charset");
+        assert_eq!(kind("éà?", "???"), "charset");
+        assert_eq!(kind("éàx", "???x"), "other");
+        assert_eq!(kind("a?c", "a??"), "other");
         assert_eq!(kind("ab", "ab  "), "padded");
         assert_eq!(kind("ab  ", "ab"), "padded");
         assert_eq!(kind("Abc", "aBC"), "case");
@@ -272,6 +274,8 @@ mod tests {
         assert_eq!(sub_kind(ColumnType::Float64, &Value::Float(16_777_217.0), Cell::Float(16_777_216.0)), "rounded");
         assert_eq!(sub_kind(ColumnType::Float64, &Value::Float(1.0), Cell::Float(2.0)), "other");
         assert_eq!(sub_kind(ColumnType::Int64, &Value::Int(999), Cell::Int(255)), "truncated");
+        // Bytes that are no UTF-8 look alike as text.
+        assert_eq!(sub_kind(ColumnType::Bytes, &Value::Bytes(vec![0x80, 1]), Cell::Bytes(&[0xc1, 1])), "other");
         assert_eq!(sub_kind(ColumnType::Int64, &Value::Int(999), Cell::Int(998)), "other");
         assert_eq!(
             sub_kind(ColumnType::Timestamp, &Value::Timestamp(1_700_000_000_123_456), Cell::Timestamp(1_700_000_000_000_000)),
