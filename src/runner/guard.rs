@@ -109,13 +109,13 @@ fn trouble(guard: &Guard, seen: &Seen<'_>) -> Option<Trouble> {
         let of = count(*finished);
         return found(
             "error_rate",
-            format!("{share:.1} % of {of} answers of {window} failed (guard.error_rate: {:.1} %)", limit.0 * 100.0),
+            format!("{share:.1} % of {of} answers of the last {window} failed (guard.error_rate: {:.1} %)", limit.0 * 100.0),
         );
     }
     let limit = guard.p99?.0;
     let p99 = response.roughly(0.99);
     if response.count() > 0 && p99 >= limit {
-        return found("p99", format!("the response p99 of {window} is {} (guard.p99: {})", shown(p99), shown(limit)));
+        return found("p99", format!("the response p99 of the last {window} is {} (guard.p99: {})", shown(p99), shown(limit)));
     }
     if seen.silent >= limit {
         return found("p99", format!("nothing was answered for {} (guard.p99: {})", shown(seen.silent), shown(limit)));
@@ -430,7 +430,7 @@ mod tests {
         assert_eq!(bench.look(200, 4), [], "a third failed");
         bench.answer(1, 30, 5, Outcome::Unknown);
         assert_eq!(bench.look(400, 4), [hold("error_rate", 400, 0)], "half is reached");
-        assert!(bench.watch.acts[0].reason.starts_with("50.0 % of 4 answers of 1s failed (guard.error_rate: 50.0 %)"));
+        assert!(bench.watch.acts[0].reason.starts_with("50.0 % of 4 answers of the last 1s failed (guard.error_rate: 50.0 %)"));
         assert!(bench.watch.hold.keeps_back(bench.at(300)), "held: nothing at all is offered");
         // A straggler from before the hold.
         bench.answer(0, 390, 2_000, Outcome::Rejected);
@@ -471,7 +471,7 @@ mod tests {
         let mut bench = Bench::new(Guard { p99: Some(Time::millis(300)), ..guard() });
         bench.answer(0, 0, 301, Outcome::Acknowledged);
         assert_eq!(bench.look(400, 0), [hold("p99", 400, 0)]);
-        assert!(bench.watch.acts[0].reason.starts_with("the response p99 of 1s is 301ms"), "{}", bench.watch.acts[0].reason);
+        assert!(bench.watch.acts[0].reason.starts_with("the response p99 of the last 1s is 301ms"), "{}", bench.watch.acts[0].reason);
     }
 
     #[test]
