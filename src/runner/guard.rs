@@ -3,24 +3,24 @@
 //! While held nothing is offered: the workers of closed executors wait, and what an arrival rate makes due is dropped, and counted.
 //! What was handed over before goes on. Held time is in no response time and no lag, for nothing was due in it that ran.
 
+mod up;
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Run;
-use crate::http::service::Service;
 use crate::metrics::PrometheusMetricsReporter;
 use crate::recorder::{Recent, Recorder};
 use crate::report::GuardAct;
 use crate::report::format::count;
-use crate::scenario::guard::{Action, Guard, Up};
+use crate::scenario::guard::{Action, Guard};
 use crate::telemetry::log::{self, Level};
+use up::Down;
 
 /// Whether the load is held: what every part of the generator asks before it offers an operation.
 pub(crate) struct Hold {
@@ -109,13 +109,13 @@ fn trouble(guard: &Guard, seen: &Seen<'_>) -> Option<Trouble> {
         let of = count(*finished);
         return found(
             "error_rate",
-            format!("{share:.1} % of {of} answers of {window} failed (guard.error_rate: {:.1} %)", limit.0 * 100.0),
+            format!("{share:.1} % of {of} answers of the last {window} failed (guard.error_rate: {:.1} %)", limit.0 * 100.0),
         );
     }
     let limit = guard.p99?.0;
     let p99 = response.roughly(0.99);
     if response.count() > 0 && p99 >= limit {
-        return found("p99", format!("the response p99 of {window} is {} (guard.p99: {})", shown(p99), shown(limit)));
+        return found("p99", format!("the response p99 of the last {window} is {} (guard.p99: {})", shown(p99), shown(limit)));
     }
     if seen.silent >= limit {
         return found("p99", format!("nothing was answered for {} (guard.p99: {})", shown(seen.silent), shown(limit)));
@@ -289,79 +289,11 @@ pub(super) fn told(acts: &[GuardAct]) -> Option<String> {
     })
 }
 
-/// Asks whether the target is up.
-struct Down {
-    since: Arc<Mutex<Option<Instant>>>,
-    task: JoinHandle<()>,
-}
-
-/// Between two questions, and for an answer.
-const SOONEST: Duration = Duration::from_millis(250);
-const LATEST: Duration = Duration::from_secs(5);
-
-impl Down {
-    fn start(up: Up) -> Self {
-        let since = Arc::<Mutex<Option<Instant>>>::default();
-        let task = tokio::spawn(ask_again(up, Arc::clone(&since)));
-        Self { since, task }
-    }
-
-    fn lasting(&self, now: Instant) -> Option<Duration> {
-        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        since.map(|since| now.saturating_duration_since(since))
-    }
-}
-
-impl Drop for Down {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn ask_again(up: Up, since: Arc<Mutex<Option<Instant>>>) {
-    let pause = (up.lasts.0 / 4).clamp(SOONEST, LATEST);
-    let mut told = false;
-    loop {
-        let asked = Instant::now();
-        let answer = is_down(&up, pause).await;
-        if let (Err(error), false) = (&answer, told) {
-            log::warn(&format!("batchsql: guard.up: {error:#}; until it answers, it says nothing of the target"));
-            told = true;
-        }
-        {
-            let mut since = since.lock().unwrap_or_else(PoisonError::into_inner);
-            *since = if answer.unwrap_or(false) { since.or(Some(asked)) } else { None };
-        }
-        tokio::time::sleep(pause).await;
-    }
-}
-
-async fn is_down(up: &Up, limit: Duration) -> anyhow::Result<bool> {
-    let service = Service::new("guard.up.prometheus", &up.prometheus, "http://127.0.0.1:9090")?;
-    let answer = service.get("/api/v1/query", &[("query", &up.query)], limit.max(Duration::from_secs(1))).await;
-    let body = answer.and_then(crate::http::service::Answer::success).with_context(|| format!("Prometheus at {}", service.shown()))?;
-    let values =
-        values(&serde_json::from_slice(&body).with_context(|| format!("{} does not answer as Prometheus does", service.shown()))?)?;
-    ensure!(!values.is_empty(), "{} has no series; correct guard.up.query", up.query);
-    Ok(values.contains(&0.0))
-}
-
-/// The values of an instant query's answer, of a vector or a scalar.
-fn values(answer: &Value) -> anyhow::Result<Vec<f64>> {
-    let result = &answer["data"]["result"];
-    let number =
-        |sample: &Value| sample[1].as_str().and_then(|text| text.parse::<f64>().ok()).context("a value of the answer is no number");
-    match answer["data"]["resultType"].as_str() {
-        Some("scalar") => Ok(vec![number(result)?]),
-        Some("vector") => result.as_array().into_iter().flatten().map(|series| number(&series["value"])).collect(),
-        _ => bail!("guard.up.query must give a vector or a scalar, e.g. up{{job=\"postgres\"}}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ledger::Outcome;
+    use crate::scenario::guard::Up;
     use crate::scenario::units::{Share, Time};
 
     const MS: Duration = Duration::from_millis(1);
@@ -430,7 +362,7 @@ mod tests {
         assert_eq!(bench.look(200, 4), [], "a third failed");
         bench.answer(1, 30, 5, Outcome::Unknown);
         assert_eq!(bench.look(400, 4), [hold("error_rate", 400, 0)], "half is reached");
-        assert!(bench.watch.acts[0].reason.starts_with("50.0 % of 4 answers of 1s failed (guard.error_rate: 50.0 %)"));
+        assert!(bench.watch.acts[0].reason.starts_with("50.0 % of 4 answers of the last 1s failed (guard.error_rate: 50.0 %)"));
         assert!(bench.watch.hold.keeps_back(bench.at(300)), "held: nothing at all is offered");
         // A straggler from before the hold.
         bench.answer(0, 390, 2_000, Outcome::Rejected);
@@ -471,7 +403,7 @@ mod tests {
         let mut bench = Bench::new(Guard { p99: Some(Time::millis(300)), ..guard() });
         bench.answer(0, 0, 301, Outcome::Acknowledged);
         assert_eq!(bench.look(400, 0), [hold("p99", 400, 0)]);
-        assert!(bench.watch.acts[0].reason.starts_with("the response p99 of 1s is 301ms"), "{}", bench.watch.acts[0].reason);
+        assert!(bench.watch.acts[0].reason.starts_with("the response p99 of the last 1s is 301ms"), "{}", bench.watch.acts[0].reason);
     }
 
     #[test]
@@ -520,15 +452,5 @@ mod tests {
         *since.lock().unwrap() = None;
         assert_eq!(bench.look(5_000, 0), [hold("up", 1_000, 2_000), hold("up", 3_000, 2_000)]);
         assert!(!*bench.watch.hold.on.borrow());
-    }
-
-    #[test]
-    fn a_series_is_read_from_a_vector_and_from_a_scalar() {
-        let read = |kind: &str, result: Value| values(&json!({"data": {"resultType": kind, "result": result}})).map_err(|e| e.to_string());
-        assert_eq!(read("vector", json!([{"value": [1.5, "1"]}, {"value": [1.5, "0"]}])), Ok(vec![1.0, 0.0]));
-        assert_eq!(read("scalar", json!([1.5, "0"])), Ok(vec![0.0]));
-        assert_eq!(read("vector", json!([])), Ok(vec![]));
-        assert!(read("matrix", json!([])).unwrap_err().contains("must give a vector or a scalar"));
-        assert!(read("scalar", json!([1.5, "x"])).is_err());
     }
 }

@@ -292,8 +292,8 @@ fn verify(scenario: &Scenario) -> String {
 fn guarded(guard: &Guard) -> String {
     let window = word(&guard.window);
     let conditions = [
-        guard.error_rate.map(|share| format!("{} % of the answers of {window} failed", grouped(share.0 * 100.0))),
-        guard.p99.map(|p99| format!("the response p99 of {window} is {}", word(&p99))),
+        guard.error_rate.map(|share| format!("{} % of the answers of the last {window} failed", grouped(share.0 * 100.0))),
+        guard.p99.map(|p99| format!("the response p99 of the last {window} is {}", word(&p99))),
         guard.up.as_ref().map(|up| format!("{} is 0 for {} at {}", up.query, word(&up.lasts), redact_url(&up.prometheus))),
     ];
     let conditions = conditions.into_iter().flatten().collect::<Vec<_>>().join(", or ");
@@ -420,10 +420,10 @@ mod tests {
         let up = json!({"prometheus": "http://u:s3cret@127.0.0.1:9090", "query": "up", "for": "2m"});
         assert_eq!(
             told(json!({"error_rate": "12.5%", "p99": "2s", "up": up})),
-            "holds the load for 10s once 12.5 % of the answers of 5s failed, or the response p99 of 5s is 2s, or up is 0 for 2m at \
+            "holds the load for 10s once 12.5 % of the answers of the last 5s failed, or the response p99 of the last 5s is 2s, or up is 0 for 2m at \
              http://u:***@127.0.0.1:9090; stops it after 10 holds"
         );
-        assert_eq!(told(json!({"p99": "1s", "action": "stop"})), "stops the load once the response p99 of 5s is 1s");
+        assert_eq!(told(json!({"p99": "1s", "action": "stop"})), "stops the load once the response p99 of the last 5s is 1s");
     }
 
     #[test]

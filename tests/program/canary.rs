@@ -394,6 +394,17 @@ fn no_key_of_a_gateway_an_upstream_or_serve_is_in_anything_that_is_written_print
         let ended = place.spawn(command).end();
         assert_eq!(ended.code() == Some(2), arguments.contains(&"--target-url"), "{arguments:?}: {}{}", ended.stdout, ended.stderr);
     }
+    // And a gateway of the scenario's own, as a process beside the run.
+    let mut own = scenario.clone();
+    own["target"] = json!({"http": {"start": {"own_process": true, "upstream": {}, "gateway": {
+        "users": [{"name": "ann", "key": "${ANN_KEY}"}, {"name": "eve", "key": "canary-of-eve"}], "metrics": {"admin_token": "canary-of-admin"},
+    }}}});
+    own["reconcile"] = json!({});
+    own["workload"]["proxy_request"]["mix"] = json!([{"chat": {}}]);
+    let file = inputs.write("own.yaml", &own.to_string());
+    let mut command = place.command(&["run", "--no-metrics", "--log-format", "json", &file]);
+    command.env("ANN_KEY", "canary-of-ann");
+    assert_eq!(place.spawn(command).end().code(), Some(0));
     // Serve shows all of it.
     let token = [("BATCHSQL_SERVE_TOKEN", "canary-of-serve")];
     let (serve, shown) = listening(&place, &["serve", "--listen", "127.0.0.1:0"], &token);
