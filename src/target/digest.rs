@@ -4,7 +4,7 @@
 //! A row's hash covers its key and every column in a form that tells any two rows of the table apart; the hashes of a range are
 //! added up, modulo 2^64. A sum, and not XOR, because the same change in an even number of rows must not cancel out.
 
-use md5::{Digest as _, Md5};
+use sha2::{Digest as _, Sha256};
 
 use crate::table::{Cell, ColumnType, Row, Table, Value, write_decimal};
 
@@ -43,10 +43,11 @@ impl RangeDigest {
     }
 }
 
-/// The first 64 bits of the bytes' MD5.
-pub(super) fn md5_64(bytes: &[u8]) -> u64 {
-    let hash: [u8; 16] = Md5::digest(bytes).into();
-    (u128::from_be_bytes(hash) >> 64) as u64
+/// The first 64 bits of the bytes' SHA-256: of the hashes that MySQL and MariaDB have, the one that both still have (MySQL gave MD5
+/// up).
+pub(super) fn sha_64(bytes: &[u8]) -> u64 {
+    let hash: [u8; 32] = Sha256::digest(bytes).into();
+    hash[..8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 /// The hash of a row by its cells; where the database runs in this process, both sides compute it so.
@@ -56,7 +57,7 @@ pub fn row_hash(table: &Table, row: &Row, scratch: &mut Vec<u8>) -> u64 {
     for (column, value) in table.columns.iter().zip(row) {
         put_cell(scratch, cell_of(column.ty, value, &mut decimal));
     }
-    md5_64(scratch)
+    sha_64(scratch)
 }
 
 /// `value` as a column of type `ty` gives it back.
@@ -169,8 +170,8 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_the_first_half_of_md5() {
-        assert_eq!(md5_64(b""), 0xd41d_8cd9_8f00_b204);
-        assert_eq!(md5_64(b"abc"), 0x9001_5098_3cd2_4fb0);
+    fn the_hash_is_the_first_quarter_of_sha_256() {
+        assert_eq!(sha_64(b""), 0xe3b0_c442_98fc_1c14);
+        assert_eq!(sha_64(b"abc"), 0xba78_16bf_8f01_cfea);
     }
 }

@@ -1,4 +1,4 @@
-//! Digests on MySQL and MariaDB: the first 64 bits of the MD5 of every column's text or bytes, summed as an exact DECIMAL.
+//! Digests on MySQL and MariaDB: the first 64 bits of the SHA-256 of every column's text or bytes, summed as an exact DECIMAL.
 //!
 //! What could look alike in that form (a number in a column that became text, bytes of another character set) is excluded by asking
 //! for the columns' types first.
@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::time;
 use crate::table::{Column, ColumnType, Row, Table, Value, write_decimal};
 use crate::target::KeyRange;
-use crate::target::digest::{RangeDigest, md5_64};
+use crate::target::digest::{RangeDigest, sha_64};
 use crate::target::sql::quoted;
 
 /// Names are the server's; types without the width that MariaDB shows behind them.
@@ -69,7 +69,7 @@ fn range_sql(table: &Table, range: KeyRange) -> String {
     let key = quoted(&table.columns[table.key].name, '`');
     let columns: Vec<String> = table.columns.iter().map(column_sql).collect();
     format!(
-        "SELECT COUNT(*), MIN({key}), MAX({key}), CAST(SUM(CAST(CONV(LEFT(MD5(CONCAT({})), 16), 16, 10) AS UNSIGNED)) AS CHAR) FROM {}{}",
+        "SELECT COUNT(*), MIN({key}), MAX({key}), CAST(SUM(CAST(CONV(LEFT(SHA2(CONCAT({}), 256), 16), 16, 10) AS UNSIGNED)) AS CHAR) FROM {}{}",
         columns.join(", "),
         quoted(&table.name, '`'),
         super::scan::filter(&key, range)
@@ -108,7 +108,7 @@ pub(super) fn row_hash(table: &Table, row: &Row, scratch: &mut Vec<u8>) -> u64 {
             }
         }
     }
-    md5_64(scratch)
+    sha_64(scratch)
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {

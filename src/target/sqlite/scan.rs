@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::{blocking, quote};
 use crate::table::{Cell, ColumnType, RowBlock, SURROGATE_KEY, Table};
-use crate::target::digest::{RangeDigest, md5_64, put_cell};
+use crate::target::digest::{RangeDigest, put_cell, sha_64};
 use crate::target::{KeyRange, Reader, TargetError};
 
 /// Opens one connection a scan.
@@ -48,7 +48,7 @@ fn digests(path: &Path, table: &Table, ranges: &[KeyRange]) -> rusqlite::Result<
             for (position, column) in table.columns.iter().enumerate() {
                 put_cell(&mut encoded, cell(column.ty, row.get_ref(position)?));
             }
-            digest.add(row.get(table.key)?, md5_64(&encoded));
+            digest.add(row.get(table.key)?, sha_64(&encoded));
         }
         digests.push(digest);
     }
