@@ -15,7 +15,7 @@ use crate::tally::{Tally, full};
 use crate::world::World;
 
 /// What each plant is verified with; all must find the same.
-const METHODS: [&str; 1] = ["full"];
+const METHODS: [&str; 2] = ["full", "digest"];
 
 /// Worlds of different seeds, and plants of each class and shape in each of them.
 const FULL: (u64, u64) = (4, 10);
