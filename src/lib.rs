@@ -23,6 +23,9 @@ mod container;
 mod digest;
 pub mod doctor;
 pub mod environment;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gate;
 mod history;
 pub mod http;
