@@ -1,6 +1,6 @@
 //! All mutants of cargo-mutants in one build: a run takes minutes instead of the hours that a build a mutant takes.
 //!
-//! `batchsql-mutants ROOT TREE [WORD…]`: ROOT is the package, TREE a copy of it that is rewritten; with words, only mutants whose
+//! `batchsql-mutants TREE [WORD…]`: TREE is a copy of the package, which is rewritten; with words, only mutants whose
 //! name has one of them are tried. Prints those that survive, and writes `$BATCHSQL_PROOF/mutants.json`. Exits 1 if one survived.
 
 mod embed;
@@ -18,16 +18,17 @@ use run::{Complaint, Fate};
 
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [root, tree, words @ ..] = arguments.as_slice() else { bail!("usage: batchsql-mutants ROOT TREE [WORD…]") };
-    let (root, tree) = (Path::new(root), Path::new(tree));
-    let mutants = list::list(root)?;
+    let [tree, words @ ..] = arguments.as_slice() else { bail!("usage: batchsql-mutants TREE [WORD…]") };
+    let tree = Path::new(tree);
+    let mutants = list::list(tree)?;
+    let sources = Sources::read(tree, &mutants)?;
     let mut unviable = BTreeSet::new();
     let executable = loop {
-        let embedded = embed_all(root, tree, &mutants, &mut unviable)?;
-        let complaints = run::check(tree)?;
-        if complaints.is_empty() {
-            break run::build(tree)?;
-        }
+        let embedded = sources.embed(tree, &mutants, &mut unviable)?;
+        let complaints = match run::build(tree)? {
+            Ok(executable) => break executable,
+            Err(complaints) => complaints,
+        };
         let before = unviable.len();
         drop_wrong(&embedded, &complaints, &mut unviable);
         if unviable.len() == before {
@@ -47,24 +48,34 @@ fn main() -> Result<ExitCode> {
     Ok(if fates.contains(&Fate::Survived) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Writes every file that has mutants into the tree, and the question they ask.
-fn embed_all(root: &Path, tree: &Path, mutants: &[Mutant], unviable: &mut BTreeSet<u32>) -> Result<BTreeMap<String, Embedded>> {
-    let mut files: BTreeMap<&str, Vec<&Mutant>> = BTreeMap::new();
-    for mutant in mutants {
-        files.entry(&mutant.file).or_default().push(mutant);
+/// The tree's files as they were copied.
+struct Sources {
+    library: String,
+    texts: BTreeMap<String, String>,
+}
+
+impl Sources {
+    fn read(tree: &Path, mutants: &[Mutant]) -> Result<Self> {
+        let read = |file: &str| std::fs::read_to_string(tree.join(file)).with_context(|| format!("{file} cannot be read"));
+        let files: BTreeSet<&String> = mutants.iter().map(|mutant| &mutant.file).collect();
+        let texts = files.into_iter().map(|file| Ok((file.clone(), read(file)?))).collect::<Result<_>>()?;
+        Ok(Self { library: read("src/lib.rs")?, texts })
     }
-    let mut all = BTreeMap::new();
-    for (file, mutants) in files {
-        let text = std::fs::read_to_string(root.join(file))?;
-        let viable: Vec<&Mutant> = mutants.into_iter().filter(|mutant| !unviable.contains(&mutant.number)).collect();
-        let (embedded, nowhere) = embed::embed(&text, &viable).with_context(|| format!("{file} cannot be read as Rust"))?;
-        unviable.extend(nowhere);
-        std::fs::write(tree.join(file), &embedded.text)?;
-        all.insert(file.to_owned(), embedded);
+
+    /// Writes every file with its mutants into the tree, and the question they ask.
+    fn embed(&self, tree: &Path, mutants: &[Mutant], unviable: &mut BTreeSet<u32>) -> Result<BTreeMap<String, Embedded>> {
+        let mut all = BTreeMap::new();
+        for (file, text) in &self.texts {
+            let viable: Vec<&Mutant> =
+                mutants.iter().filter(|mutant| mutant.file == *file && !unviable.contains(&mutant.number)).collect();
+            let (embedded, nowhere) = embed::embed(text, &viable).with_context(|| format!("{file} cannot be read as Rust"))?;
+            unviable.extend(nowhere);
+            std::fs::write(tree.join(file), &embedded.text)?;
+            all.insert(file.clone(), embedded);
+        }
+        std::fs::write(tree.join("src/lib.rs"), format!("{}{}", self.library, embed::QUESTION))?;
+        Ok(all)
     }
-    let library = std::fs::read_to_string(root.join("src/lib.rs"))?;
-    std::fs::write(tree.join("src/lib.rs"), library + embed::QUESTION)?;
-    Ok(all)
 }
 
 /// What the compiler complains about is the innermost mutant there.

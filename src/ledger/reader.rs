@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use super::{FRAME, Header, MAX_PAYLOAD, VERSION, kind, take_varint, unzigzag};
+use super::{FRAME, Header, MAX_MEMBERS, MAX_PAYLOAD, VERSION, kind, take_varint, unzigzag};
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,6 +316,9 @@ impl Building {
             let len = take_varint(bytes).and_then(|len| u32::try_from(len).ok()).ok_or("an intent is cut short")?;
             let start = end.wrapping_add(unzigzag(distance) as u64);
             end = start.checked_add(u64::from(len)).ok_or("an operation's number is out of range")?;
+            if len > MAX_MEMBERS - place {
+                return Err("a batch has more operations than any can");
+            }
             for index in start..end {
                 watch(Member { index, batch, position: place });
                 place += 1;
