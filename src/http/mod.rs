@@ -11,6 +11,8 @@ mod connect;
 mod deadline;
 mod echo;
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod headers;
 mod http1;
 mod http2;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::reader::{each_record, header, no_header};
+use super::reader::{each_record, header, no_header, open};
 use super::writer::Frames;
 use super::{Header, LedgerError, Outcome, kind, put_varint, take_varint};
 use crate::workload::reply::fnv1a;
@@ -190,8 +190,14 @@ impl RequestLedger {
     /// # Errors
     /// When the file cannot be read or is damaged. A torn tail is no error.
     pub fn read(path: &Path) -> Result<Self, LedgerError> {
+        let (input, size) = open(path)?;
+        Self::read_from(input, size, path)
+    }
+
+    /// [`RequestLedger::read`] for `size` bytes that are already there; `path` is the name that errors show.
+    pub(crate) fn read_from(input: impl io::Read, size: u64, path: &Path) -> Result<Self, LedgerError> {
         let mut begun: Option<Self> = None;
-        let tail = each_record(path, |payload| match &mut begun {
+        let tail = each_record(input, size, path, |payload| match &mut begun {
             None => {
                 let header = header(payload)?;
                 begun = Some(Self { header, end: 0, answers: Vec::new(), replies: HashMap::new(), closed: false, torn: false });

@@ -464,3 +464,15 @@ pub fn ddl(database: Database, table: &Table) -> Vec<String> {
         Database::Mysql => mysql::ddl(table),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_succeed_when_tried_again_is_transient() {
+        let transient: Vec<ErrorClass> = ErrorClass::ALL.into_iter().filter(|class| class.is_transient()).collect();
+        let expected = ["deadlock", "lock_timeout", "serialization", "busy", "timeout", "connection"];
+        assert_eq!(transient.iter().map(|class| class.as_str()).collect::<Vec<_>>(), expected);
+    }
+}

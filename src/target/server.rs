@@ -332,3 +332,6 @@ impl Address {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -410,6 +410,116 @@ fn examples_are_bounded_and_counts_are_not() {
     assert_eq!((found.lost, found.examples.len()), (500, EXAMPLES));
 }
 
+#[test]
+fn what_was_found_is_said_in_words() {
+    let mut case = Case::clean();
+    case.events.extend([Send(2, (20..25).collect()), Answer(2, Unknown, false), Send(3, vec![25]), Answer(3, Rejected, false)]);
+    case.stored.remove(0);
+    case.stored[10][6] = Value::Timestamp(0);
+    case.stored.extend([case.row(5), case.row(20), case.row(25)]);
+    let mut phantom = case.row(1);
+    phantom[0] = Value::Int(-1);
+    case.stored.push(phantom);
+    let found = case.judge();
+    let told = "1 lost, 1 duplicated, 1 corrupted, 1 phantom, 1 resurrected, 1 batches stored in part";
+    assert_eq!((counts(&found), found.reason.as_deref()), ([1, 1, 1, 1, 1, 0, 0, 1], Some(told)));
+    assert_eq!((found.method.as_str(), found.rate, found.must_be_there), ("full", Some(17.0 / 20.0), 20));
+    let classes: Vec<&str> = found.examples.iter().map(|example| example.class.as_str()).collect();
+    assert_eq!(classes, ["corrupted", "duplicated", "lost", "partial_batch", "phantom", "resurrected"]);
+    assert_eq!(Case::clean().judge().reason, None);
+}
+
+#[test]
+fn copies_and_changes_within_a_batch_that_was_not_acknowledged_are_counted_once() {
+    for (outcome, expected) in [(Unknown, [0, 1, 1, 0, 0, 0, 3, 0]), (Rejected, [0, 1, 0, 0, 4, 0, 0, 0])] {
+        let mut case = Case::clean();
+        case.events.extend([Send(2, (20..25).collect()), Answer(2, outcome, false)]);
+        case.stored.extend((20..25).map(|index| Generator::new(SEED, &workload(0.0)).row(index)));
+        case.stored.push(case.row(22));
+        let last = case.stored.len() - 2;
+        case.stored[last][6] = Value::Timestamp(0);
+        let found = case.judge();
+        assert_eq!((counts(&found), found.surplus_copies), (expected, 1), "{outcome:?}");
+    }
+}
+
+#[test]
+fn examples_of_a_batch_are_bounded_and_its_counts_are_not() {
+    for (outcome, expected) in [(Unknown, [0, 0, 50, 0, 0, 0, 0, 0]), (Rejected, [0, 0, 0, 0, 50, 0, 0, 0])] {
+        let mut case = Case::clean();
+        case.events.extend([Send(2, (20..70).collect()), Answer(2, outcome, false)]);
+        for index in 20..70 {
+            let mut wrong = case.row(index);
+            wrong[6] = Value::Timestamp(0);
+            case.stored.push(wrong);
+        }
+        let found = case.judge();
+        assert_eq!((counts(&found), found.examples.len()), (expected, EXAMPLES), "{outcome:?}");
+        assert_eq!(found.examples[0].key, 21);
+    }
+}
+
+#[test]
+fn a_row_whose_key_is_no_integer_is_nobodys() {
+    let case = Case::clean();
+    let table = case.workload.table();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    drop(LedgerWriter::create(&path, &Header { version: VERSION, run_id: "r".into(), seed: SEED }).unwrap());
+    let generator = Generator::new(SEED, &case.workload);
+    let expectation = Arc::new(Expectation::read(&path, table.clone(), Conflict::Error, generator).unwrap());
+    assert_eq!((expectation.table(), expectation.ledger().header.seed), (&table, SEED));
+    let mut check = RangeCheck::new(Arc::clone(&expectation), expectation.ranges(1)[0]);
+    let (mut text, mut null) = (case.row(0), case.row(1));
+    text[0] = Value::Text("1".into());
+    null[0] = Value::Null;
+    check.block(&block(&table, &[&text, &null]));
+    let findings = check.finish();
+    assert_eq!(findings.checked(), 2);
+    let found = expectation.conclude(findings, 1.5);
+    assert_eq!((counts(&found), found.checked, found.duration_seconds), ([0, 0, 0, 2, 0, 0, 0, 0], 2, 1.5));
+}
+
+#[test]
+fn of_two_legal_versions_the_nearer_one_was_meant() {
+    let (workload, first, second) = pair();
+    let overlapping = || vec![Send(0, vec![first]), Send(1, vec![second]), Answer(1, Acknowledged, false), Answer(0, Acknowledged, false)];
+    let generator = Generator::new(SEED, &workload);
+    for meant in [first, second] {
+        let mut stored = generator.row(meant);
+        stored[6] = Value::Timestamp(0);
+        let case = Case { workload: workload.clone(), conflict: Conflict::Replace, events: overlapping(), stored: vec![stored] };
+        let found = case.judge();
+        assert_eq!((counts(&found), found.examples[0].column.as_deref()), ([0, 0, 1, 0, 0, 0, 0, 0], Some("created_at")), "{meant}");
+    }
+}
+
+#[test]
+fn a_stale_version_is_told_beside_the_legal_ones() {
+    let sequential = |a, b| acknowledged(0, [a]).into_iter().chain(acknowledged(1, [b])).collect::<Vec<_>>();
+    let (_, first, second) = pair();
+    let found = stored_after(Conflict::Replace, sequential, |a, _| a);
+    let example = &found.examples[0];
+    let version = |operation: u64| Some(format!("the version of operation {operation}"));
+    assert_eq!((example.class.as_str(), &example.expected, &example.found), ("stale", &version(second), &version(first)));
+    assert_eq!(example.key, Generator::key(first));
+}
+
+#[test]
+fn ranges_cover_every_key_once_and_are_no_more_than_there_are_rows() {
+    let case = Case::clean();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    let writer = LedgerWriter::create(&path, &Header { version: VERSION, run_id: "r".into(), seed: SEED }).unwrap();
+    writer.intent(0, 1, 0..20).unwrap();
+    let expectation = Expectation::read(&path, case.workload.table(), Conflict::Error, Generator::new(SEED, &case.workload)).unwrap();
+    let bounds = |parts| expectation.ranges(parts).iter().map(|range| (range.from, range.to)).collect::<Vec<_>>();
+    assert_eq!(bounds(0), [(None, None)]);
+    assert_eq!(bounds(1), [(None, None)]);
+    assert_eq!(bounds(4), [(None, Some(6)), (Some(6), Some(11)), (Some(11), Some(16)), (Some(16), None)]);
+    assert_eq!(bounds(1000).len(), 20);
+}
+
 proptest! {
     /// Any mixture of planted losses, surplus copies, changes, phantoms and outcomes is counted exactly.
     #[test]
