@@ -11,6 +11,7 @@ mod common;
 mod compare;
 mod costs;
 mod database;
+mod faults;
 mod gone;
 mod harnesses;
 mod history;
@@ -26,6 +27,8 @@ mod proxy;
 mod push;
 mod recorder;
 mod search;
+#[path = "../common/servers.rs"]
+mod servers;
 mod sweep;
 mod trouble;
 

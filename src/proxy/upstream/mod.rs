@@ -12,6 +12,7 @@ pub mod ledger;
 mod plan;
 mod service;
 mod stream;
+pub(crate) mod trouble;
 mod websocket;
 
 use std::convert::Infallible;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use config::Config;
+pub use trouble::Trouble;
 use ledger::Ledger;
 use service::{Seen, Service};
 
