@@ -101,7 +101,10 @@ fn host_port(scenario: &Scenario, config: &Config, host: &str) -> anyhow::Result
     if config.host_port.is_some() || !starts_again {
         return Ok(config.host_port);
     }
-    ensure!(is_loopback(host), "a fault has the container start again, and the engine is on another machine; name a port that is free there in target.container.host_port");
+    ensure!(
+        is_loopback(host),
+        "a fault has the container start again, and the engine is on another machine; name a port that is free there in target.container.host_port"
+    );
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     Ok(Some(free.context("no free port for the container")?.port()))
 }

@@ -301,7 +301,10 @@ impl Fault {
         let over = |fault: &Fault| fault.at.0.saturating_add(fault.lasts());
         let at_once = |other: &Fault| self.at.0 <= over(other) && other.at.0 <= over(self);
         let number = earlier.iter().position(|other| alike(other) && at_once(other))?;
-        Some(format!("is in force together with faults[{number}] ({}); let one be over before the other begins", earlier[number].kind.as_str()))
+        Some(format!(
+            "is in force together with faults[{number}] ({}); let one be over before the other begins",
+            earlier[number].kind.as_str()
+        ))
     }
 
     /// Why it cannot strike what this scenario drives.

@@ -43,8 +43,10 @@ impl Server {
         let initdb = format!("{bin}/initdb -N -D {at}/data -U batchsql --pwfile={at}/password -A scram-sha-256 -E UTF8 --locale=C");
         shell(&as_user("postgres", &initdb));
         let options: String = settings.iter().map(|setting| format!(" -c {setting}")).collect();
-        let options = format!("-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={at}{options}");
-        let start = as_user("postgres", &format!("{bin}/pg_ctl -D {at}/data -l {at}/log -w -t 60 -o '{options}' start >/dev/null </dev/null"));
+        let options = format!("-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={options}");
+        // After SIGKILL its number may still be there, of a process that nobody has waited for.
+        let start = format!("rm -f {at}/data/postmaster.pid; ")
+            + &as_user("postgres", &format!("{bin}/pg_ctl -D {at}/data -l {at}/log -w -t 60 -o '{options}' start >/dev/null </dev/null"));
         let url = format!("postgres://batchsql:{PASSWORD}@127.0.0.1:{port}/postgres");
         let pid_file = path.join("data/postmaster.pid");
         let server = Self { folder, url, start, pid_file, end: Signal::SIGQUIT };

@@ -17,7 +17,7 @@ use crate::target::describe;
 /// Most rivals: each is a process or a thread of the server.
 const MOST: usize = 5_000;
 /// Between two looks for free places.
-const AGAIN: Duration = Duration::from_millis(50);
+const AGAIN: Duration = Duration::from_millis(5);
 
 pub(super) struct Exhaust {
     own: Arc<Own>,

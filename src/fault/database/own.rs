@@ -46,7 +46,8 @@ impl Own {
                 // The server cuts names at 63 bytes.
                 let sql = "SELECT pid, state FROM pg_stat_activity WHERE application_name = left($1, 63) AND datname = current_database()";
                 let rows: Vec<(i32, Option<String>)> = sqlx::query_as(sql).bind(&self.name).fetch_all(connection).await?;
-                let session = |(pid, state): (i32, Option<String>)| Session { id: pid.unsigned_abs().into(), idle: state.as_deref() == Some("idle") };
+                let session =
+                    |(pid, state): (i32, Option<String>)| Session { id: pid.unsigned_abs().into(), idle: state.as_deref() == Some("idle") };
                 Ok(rows.into_iter().map(session).collect())
             }
             Rival::Mysql(connection) => {

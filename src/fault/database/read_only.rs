@@ -77,9 +77,10 @@ impl Act for ReadOnly {
             Login::Mysql(_) => "SET SESSION TRANSACTION READ WRITE",
         };
         for statement in [writable, &self.off] {
-            rival.execute(statement).await.map_err(|error| {
-                format!("{}; the target is still read-only: undo it with {}", describe(&error), self.off)
-            })?;
+            rival
+                .execute(statement)
+                .await
+                .map_err(|error| format!("{}; the target is still read-only: undo it with {}", describe(&error), self.off))?;
         }
         // Sessions that were opened meanwhile would stay as they are.
         let ended = self.own.end_all(&mut rival).await;

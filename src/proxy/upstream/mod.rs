@@ -31,9 +31,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use config::Config;
-pub use trouble::Trouble;
 use ledger::Ledger;
 use service::{Seen, Service};
+pub use trouble::Trouble;
 
 use super::running::{self, Running};
 

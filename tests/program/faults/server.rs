@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::{assert_recovered_within, count, database, number, only_fault, scenario};
@@ -20,6 +21,11 @@ fn fault(server: &Server, kind: &str, at: &str, length: &str) -> Value {
         fault["start"] = json!(server.start);
     }
     fault
+}
+
+fn stands_still(pid: Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    status.rsplit_once(") ").unwrap().1.starts_with('T')
 }
 
 #[test]
@@ -95,7 +101,7 @@ fn an_interrupted_run_heals_and_verifies() {
         let place = Place::new();
         let db = database(&server, "interrupted");
         let mut running = place.start(&scenario(&db, 200, "60s", json!([fault(&server, "pause", "500ms", "60s")])), &[]);
-        running.until("the fault", |it| it.said().contains("fault pause begins").then_some(()));
+        running.until("the fault", |_| stands_still(server.pid().unwrap()).then_some(()));
         running.signal(Signal::SIGTERM);
         let report = running.end().json(130);
         assert_anomalies(&report["integrity"], &[]);
