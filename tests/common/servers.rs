@@ -65,7 +65,7 @@ impl Server {
         own(path, "mysql");
         let at = path.display();
         let install = "mariadb-install-db --no-defaults --auth-root-authentication-method=normal --skip-test-db";
-        shell(&as_user("mysql", &format!("{install} --datadir={at}/data >{at}/install.log 2>&1")));
+        shell(&as_user("mysql", &format!("{install} --datadir={at}/data")));
         let options: String = settings.iter().map(|setting| format!(" --{setting}")).collect();
         let server = format!(
             "setsid mariadbd --no-defaults --datadir={at}/data --port={port} --bind-address=127.0.0.1 --socket={at}/sock \
@@ -145,7 +145,10 @@ fn until_gone(pid: Pid) {
 }
 
 fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    // In memory where there is such a place: what a crash of a process takes is the same, and disks are slow.
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let folder = tempfile::tempdir_in(place).unwrap();
     // The servers run as users of their own.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     folder

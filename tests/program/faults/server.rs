@@ -120,6 +120,7 @@ fn a_start_command_that_fails_is_told_with_its_words_and_without_secrets() {
     let mut scenario = scenario(&database(&server, "unstarted"), 100, "1s", json!([fault]));
     scenario["workload"]["batch_insert"]["pipeline"]["retry"] = json!({"attempts": 1});
     scenario["verify"] = json!({"quiesce_timeout": "1s"});
+    scenario["gates"] = json!(["error_rate <= 100%"]);
     let ended = place.run(&scenario, &[]);
     let report = ended.json(3);
     let problem = report["faults"][0]["problem"].as_str().unwrap();
