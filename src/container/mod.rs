@@ -2,8 +2,10 @@
 //! process cannot do any more, the next run says.
 
 mod engine;
+mod handle;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -21,9 +23,11 @@ use crate::report::ContainerSeen;
 use crate::runner::{Options, say};
 use crate::scenario::container::{Container as Config, login};
 use crate::scenario::database_url::is_loopback;
+use crate::scenario::fault::Family;
 use crate::scenario::units::Time;
 use crate::scenario::{Pool, Scenario, TargetConfig};
 use crate::target::{self, Database};
+pub(crate) use handle::Handle;
 
 /// Longest wait for a container to be made and for its first process to be there.
 const START: Duration = Duration::from_secs(120);
@@ -78,7 +82,8 @@ pub(crate) async fn start(run_id: &str, scenario: &Scenario, options: &mut Optio
     let password = random_password()?;
     let env = config.completed_env(database, &password);
     options.secrets.push(password);
-    let plan = Plan { run_id, config, port: config.port_inside(database), host: &host, keep: options.keep_containers };
+    let host_port = host_port(scenario, config, &host)?;
+    let plan = Plan { run_id, config, port: config.port_inside(database), host: &host, host_port, keep: options.keep_containers };
     let guard = plan.start(&docker, &env).await?;
     let facts = Facts { name: plan.name(), seen: ContainerSeen { image: config.image.clone(), digest: digest(&image) } };
     let mut container = Container { docker, guard, keep: plan.keep, facts, target: scenario.target.clone(), env };
@@ -88,6 +93,20 @@ pub(crate) async fn start(run_id: &str, scenario: &Scenario, options: &mut Optio
         return Err(error);
     }
     Ok(Some(container))
+}
+
+/// The port that is asked for. The engine's own choice would be another one each time a fault has the container start again.
+fn host_port(scenario: &Scenario, config: &Config, host: &str) -> anyhow::Result<Option<u16>> {
+    let starts_again = scenario.faults.iter().any(|fault| fault.kind.family() == Family::Server);
+    if config.host_port.is_some() || !starts_again {
+        return Ok(config.host_port);
+    }
+    ensure!(
+        is_loopback(host),
+        "a fault has the container start again, and the engine is on another machine; name a port that is free there in target.container.host_port"
+    );
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    Ok(Some(free.context("no free port for the container")?.port()))
 }
 
 /// Nobody need know it, so nobody can guess it.
@@ -180,6 +199,8 @@ struct Plan<'a> {
     /// Inside the container.
     port: u16,
     host: &'a str,
+    /// Any that is free, if absent.
+    host_port: Option<u16>,
     keep: bool,
 }
 
@@ -212,7 +233,7 @@ impl Plan<'_> {
         let binding = PortBinding {
             host_ip: Some(address.to_owned()),
             // An empty one is any that is free.
-            host_port: Some(config.host_port.map(|port| port.to_string()).unwrap_or_default()),
+            host_port: Some(self.host_port.map(|port| port.to_string()).unwrap_or_default()),
         };
         let ports = HashMap::from([(format!("{}/tcp", self.port), Some(vec![binding]))]);
         let request = GenericImage::new(name, tag).with_exposed_port(self.port.tcp()).with_container_name(self.name());

@@ -5,6 +5,12 @@
 
 mod book;
 mod busy;
+mod container;
+mod database;
+mod open;
+mod process;
+mod rival;
+mod upstream;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,10 +22,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::container;
+use crate::container::Facts;
 use crate::ledger::Mark;
 use crate::metrics::PrometheusMetricsReporter;
-use crate::scenario::fault::{Fault, Kind};
+use crate::scenario::fault::{Family, Fault, Kind};
 use crate::scenario::{Scenario, TargetConfig};
 use crate::telemetry::log::{self, Level};
 pub(crate) use book::Book;
@@ -55,7 +61,9 @@ pub(crate) struct Scene<'a> {
     pub(crate) report_dir: &'a Path,
     /// What is driven, by the address it really has.
     pub(crate) target: &'a TargetConfig,
-    pub(crate) container: Option<&'a container::Facts>,
+    pub(crate) container: Option<&'a Facts>,
+    /// What must not be shown.
+    pub(crate) secrets: &'a [String],
 }
 
 /// The faults of a run, ready to begin.
@@ -97,9 +105,13 @@ impl Faults {
 }
 
 /// Makes one fault: the one place that branches on its kind.
-async fn make(fault: &Fault, scene: &Scene<'_>, _target: &mut TargetConfig) -> anyhow::Result<Arc<dyn Act>> {
+async fn make(fault: &Fault, scene: &Scene<'_>, target: &mut TargetConfig) -> anyhow::Result<Arc<dyn Act>> {
     Ok(match fault.kind {
         Kind::Busy => Arc::new(busy::Busy::new(scene)?),
+        _ if fault.kind.family() == Family::Server && fault.pid_file.is_some() => Arc::new(process::Process::new(fault, scene).await?),
+        _ if fault.kind.family() == Family::Server => Arc::new(container::Container::new(fault, scene).await?),
+        _ if fault.kind.family() == Family::Database => database::make(fault, scene, target).await?,
+        _ if fault.kind.family() == Family::Upstream => Arc::new(upstream::Upstream::new(fault, target)?),
         kind => anyhow::bail!("{} is not there yet", kind.as_str()),
     })
 }

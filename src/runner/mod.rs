@@ -275,7 +275,14 @@ async fn connect(
     container: Option<container::Facts>,
 ) -> anyhow::Result<(Run, Box<dyn Drive>, Faults)> {
     let mut reached = target.clone();
-    let scene = Scene { run_id: id, scenario: &scenario, report_dir: &options.report_dir, target: &target, container: container.as_ref() };
+    let scene = Scene {
+        run_id: id,
+        scenario: &scenario,
+        report_dir: &options.report_dir,
+        target: &target,
+        container: container.as_ref(),
+        secrets: &options.secrets,
+    };
     let faults = Faults::prepare(&scene, &mut reached).await?;
     let (run, drive) = match &scenario.workload {
         Workload::BatchInsert(_) => batch::begin(id, folder, scenario, &reached, options).await?,

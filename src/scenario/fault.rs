@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::units::{Share, Time};
-use super::{Scenario, Workload};
+use super::{Scenario, TargetConfig, Workload};
 
 /// One fault on the run's timeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -243,6 +243,10 @@ impl Fault {
     }
 }
 
+fn starts_upstream(scenario: &Scenario) -> bool {
+    scenario.target.http.as_ref().and_then(|http| http.start.as_ref()).is_some_and(|start| start.upstream.is_some())
+}
+
 /// What is impossible about the faults of `scenario`, as (path, message).
 pub(super) fn problems(scenario: &Scenario) -> Vec<(String, String)> {
     let mut found = Vec::new();
@@ -263,14 +267,46 @@ pub(super) fn problems(scenario: &Scenario) -> Vec<(String, String)> {
         if fault.length.is_some_and(|length| length.0.is_zero()) {
             say("for", "is nothing; write how long the fault lasts, e.g. 2s".to_owned());
         }
-        if let Some(problem) = fault.unfit(scenario) {
+        if let Some(problem) = fault.unfit(scenario).or_else(|| fault.collides(&scenario.faults[..number])) {
             say("", problem);
         }
     }
     found
 }
 
+impl TargetConfig {
+    fn keeps_in_memory(&self) -> bool {
+        self.container.as_ref().is_some_and(|container| !container.tmpfs.is_empty())
+    }
+}
+
 impl Fault {
+    /// Why no deadlock can come about.
+    fn unlocked(&self, scenario: &Scenario) -> Option<String> {
+        let insert = scenario.workload.batch_insert()?;
+        if !insert.unique_key {
+            return Some("deadlock needs unique_key: true, for only then two sessions want the same row; found false".to_owned());
+        }
+        (insert.pipeline.flush_size < 2)
+            .then(|| "deadlock needs batches of several rows; found workload.batch_insert.pipeline.flush_size: 1".to_owned())
+    }
+
+    /// An earlier fault that is still in force when this one begins, and that it would undo or be undone by.
+    fn collides(&self, earlier: &[Fault]) -> Option<String> {
+        let alike = |other: &Fault| match self.kind.family() {
+            Family::Network => false,
+            Family::Server => other.kind.family() == Family::Server,
+            Family::Database | Family::Upstream => other.kind == self.kind,
+        };
+        let over = |fault: &Fault| fault.at.0.saturating_add(fault.lasts());
+        let at_once = |other: &Fault| self.at.0 <= over(other) && other.at.0 <= over(self);
+        let number = earlier.iter().position(|other| alike(other) && at_once(other))?;
+        Some(format!(
+            "is in force together with faults[{number}] ({}); let one be over before the other begins",
+            earlier[number].kind.as_str()
+        ))
+    }
+
     /// Why it cannot strike what this scenario drives.
     fn unfit(&self, scenario: &Scenario) -> Option<String> {
         let kind = self.kind.as_str();
@@ -285,11 +321,23 @@ impl Fault {
             Family::Server if self.pid_file.is_some() && self.start.is_none() && self.kind != Kind::Pause => {
                 Some(format!("{kind} needs `start`, the command that starts the server again"))
             }
+            Family::Server if self.pid_file.is_none() && self.kind != Kind::Pause && scenario.target.keeps_in_memory() => {
+                Some(format!("{kind} empties the folders that target.container.tmpfs keeps in memory; leave tmpfs out, or use pause"))
+            }
             Family::Database if requests => Some(format!("{kind} is a fault of a database under batch_insert")),
             Family::Database if sqlite && matches!(self.kind, Kind::Lock | Kind::Deadlock | Kind::ExhaustConnections) => {
                 Some(format!("{kind} is a fault of a server's sessions; on SQLite use busy"))
             }
             Family::Database if !sqlite && self.kind == Kind::Busy => Some("busy is SQLite's; on a server use lock".to_owned()),
+            Family::Database if !sqlite && self.kind == Kind::DiskFull => Some(
+                "disk_full is SQLite's: a login to a server cannot fill its disk; give a server a small one instead, e.g. \
+                 target.container.tmpfs: [/var/lib/mysql:size=300m]"
+                    .to_owned(),
+            ),
+            Family::Database if self.kind == Kind::Deadlock => self.unlocked(scenario),
+            Family::Upstream if requests && !starts_upstream(scenario) => {
+                Some(format!("{kind} takes an upstream that the scenario starts; add target.http.start.upstream: {{}}"))
+            }
             Family::Upstream if !requests => Some(format!("{kind} is a fault of a gateway's upstream, under proxy_request")),
             _ => match (self.kind, self.when, self.bytes) {
                 (Kind::Cut, Some(CutWhen::AtByte), None) => Some("cut `when: at_byte` needs `bytes`".to_owned()),

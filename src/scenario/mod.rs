@@ -13,6 +13,7 @@ pub mod plan;
 pub mod proxy;
 pub mod rules;
 pub mod schema;
+pub mod switch;
 pub mod tree;
 pub mod units;
 
@@ -124,6 +125,10 @@ pub struct SqliteConfig {
     /// Single pragmas, over the profile's.
     #[serde(default)]
     pub pragmas: BTreeMap<Pragma, PragmaValue>,
+    /// What a fault keeps its connections from.
+    #[serde(skip)]
+    #[doc(hidden)]
+    pub restraint: switch::Switch<crate::target::sqlite::Restraint>,
 }
 
 /// Named sets of pragmas; the values stand in the README.

@@ -23,6 +23,8 @@ use tokio::sync::mpsc;
 use crate::scenario::TargetConfig;
 use crate::table::{Row, RowBlock, Table};
 use digest::RangeDigest;
+pub(crate) use server::describe;
+pub(crate) use sql::quoted;
 
 /// The kinds of database that are told apart, as the `database` label of every metric. MariaDB is driven as MySQL; its real
 /// name and version are in [`TargetInfo`].
@@ -64,6 +66,8 @@ pub enum ErrorClass {
     TooLarge,
     Data,
     DiskFull,
+    /// The database takes no writes for now.
+    ReadOnly,
     Cancelled,
     Panic,
     Check,
@@ -92,7 +96,7 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// Every class, in the order of reports.
-    pub const ALL: [ErrorClass; 24] = [
+    pub const ALL: [ErrorClass; 25] = [
         ErrorClass::Deadlock,
         ErrorClass::LockTimeout,
         ErrorClass::Serialization,
@@ -103,6 +107,7 @@ impl ErrorClass {
         ErrorClass::TooLarge,
         ErrorClass::Data,
         ErrorClass::DiskFull,
+        ErrorClass::ReadOnly,
         ErrorClass::Cancelled,
         ErrorClass::Panic,
         ErrorClass::Check,
@@ -133,6 +138,7 @@ impl ErrorClass {
             ErrorClass::TooLarge => "too_large",
             ErrorClass::Data => "data",
             ErrorClass::DiskFull => "disk_full",
+            ErrorClass::ReadOnly => "read_only",
             ErrorClass::Cancelled => "cancelled",
             ErrorClass::Panic => "panic",
             ErrorClass::Check => "check",
@@ -161,6 +167,7 @@ impl ErrorClass {
                 | ErrorClass::Busy
                 | ErrorClass::Timeout
                 | ErrorClass::Connection
+                | ErrorClass::ReadOnly
         )
     }
 }

@@ -271,7 +271,7 @@ impl Patience {
 }
 
 /// The driver's words for an error, with the server's code.
-pub(super) fn describe(error: &sqlx::Error) -> String {
+pub(crate) fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(answer) => match answer.code() {
             Some(code) => format!("{} (SQLSTATE {code})", answer.message()),

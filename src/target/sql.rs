@@ -17,7 +17,7 @@ pub(super) fn signature(run_id: &str) -> String {
 
 /// `name` between `quote` characters, those inside it doubled.
 #[must_use]
-pub(super) fn quoted(name: &str, quote: char) -> String {
+pub(crate) fn quoted(name: &str, quote: char) -> String {
     let mut out = String::with_capacity(name.len() + 2);
     out.push(quote);
     for c in name.chars() {

@@ -12,6 +12,7 @@ mod common;
 mod compare;
 mod costs;
 mod database;
+mod faults;
 mod gone;
 mod guard;
 mod harnesses;
@@ -29,6 +30,8 @@ mod push;
 mod recorder;
 mod safety;
 mod search;
+#[path = "../common/servers.rs"]
+mod servers;
 mod sweep;
 mod trouble;
 

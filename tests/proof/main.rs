@@ -5,11 +5,13 @@ mod classes;
 mod clean;
 #[path = "../common/mod.rs"]
 mod common;
+mod controls;
 mod corrupt;
 #[path = "../program/database.rs"]
 #[expect(dead_code, reason = "the program's own tests use the rest")]
 mod database;
 mod digest;
+mod due;
 mod faulty;
 mod kill;
 mod legal;
@@ -18,8 +20,12 @@ mod legal;
 mod place;
 mod plants;
 mod random;
+mod recovery;
 mod scenarios;
 mod server;
+#[path = "../common/servers.rs"]
+#[expect(dead_code, reason = "the program's own tests use the rest")]
+mod servers;
 mod tally;
 mod torn;
 mod world;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::scenario::switch::Switch;
 use crate::scenario::tree::{self, At, Refusal};
 use crate::scenario::units::{Share, Time};
 
@@ -33,6 +34,10 @@ pub struct Config {
     /// File that gets a line of JSON for each request; one that is there is continued.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ledger: Option<PathBuf>,
+    /// What faults of the run add to it.
+    #[serde(skip)]
+    #[doc(hidden)]
+    pub trouble: Switch<super::Trouble>,
 }
 
 /// Times before the first byte of a reply.
@@ -121,6 +126,7 @@ mod tests {
             stalls: Some(Stalls { share: Share(0.005), length: Time::secs(2) }),
             cuts: Share(0.01),
             ledger: Some(PathBuf::from("upstream.jsonl")),
+            ..Config::default()
         };
         assert_eq!(config, expected);
         config.check().unwrap();

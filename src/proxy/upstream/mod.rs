@@ -12,6 +12,7 @@ pub mod ledger;
 mod plan;
 mod service;
 mod stream;
+pub(crate) mod trouble;
 mod websocket;
 
 use std::convert::Infallible;
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 pub use config::Config;
 use ledger::Ledger;
 use service::{Seen, Service};
+pub use trouble::Trouble;
 
 use super::running::{self, Running};
 

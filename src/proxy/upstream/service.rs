@@ -14,7 +14,6 @@ use tokio_util::task::TaskTracker;
 use super::chat::{self, ChatRequest, Reply};
 use super::config::Config;
 use super::ledger::{Ended, Entry, Ledger, UpstreamRecord};
-use super::plan::Plan;
 use super::stream::{self, Body, Streaming};
 use super::websocket;
 use crate::workload::reply;
@@ -92,7 +91,7 @@ impl Service {
         entry.record.user = request.user.as_deref().map(clipped);
         entry.record.model = Some(clipped(&request.model));
         entry.record.stream = request.streams();
-        let plan = Plan::new(&self.config, &entry.record.id, entry.record.n, request.tokens());
+        let plan = self.config.trouble.plan(&self.config, &entry.record.id, entry.record.n, request.tokens());
         stream::pause(plan.latency, &self.stop).await;
         if plan.error {
             return refused(entry, StatusCode::INTERNAL_SERVER_ERROR, "server_error", "the mock model fails as asked for");

@@ -121,6 +121,8 @@ fn class(number: u16, state: &str) -> ErrorClass {
         // MariaDB, innodb_snapshot_isolation: the row has changed since the snapshot.
         1020 => ErrorClass::Serialization,
         1021 | 1114 => ErrorClass::DiskFull,
+        // The server, the session or (1290) some other option of the server allows no writes.
+        1290 | 1792 | 1836 => ErrorClass::ReadOnly,
         1118 | 1153 | 1301 => ErrorClass::TooLarge,
         // Killed, or over a time limit that the server sets.
         1317 | 1969 | 3024 => ErrorClass::Cancelled,
@@ -261,6 +263,7 @@ mod tests {
             (1406, "22001", ErrorClass::Data),
             (1153, "08S01", ErrorClass::TooLarge),
             (1114, "HY000", ErrorClass::DiskFull),
+            (1792, "25006", ErrorClass::ReadOnly),
             (1317, "70100", ErrorClass::Cancelled),
             (9999, "40001", ErrorClass::Serialization),
             (9999, "08S01", ErrorClass::Connection),

@@ -4,6 +4,7 @@
 //! be linked beside the rusqlite that gives the raw speed of a prepared statement, the limits and the interrupt handle safely.
 
 mod pragma;
+mod restraint;
 mod scan;
 mod write;
 
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::scenario::{Pool, SqliteConfig};
 use crate::table::{ColumnType, SURROGATE_KEY, Table};
+pub use restraint::Restraint;
 
 /// An SQLite file and the run's connections to it.
 pub struct Sqlite {
@@ -213,6 +215,7 @@ fn classify(error: &rusqlite::Error) -> ErrorClass {
         ErrorCode::TooBig => ErrorClass::TooLarge,
         ErrorCode::TypeMismatch => ErrorClass::Data,
         ErrorCode::DiskFull => ErrorClass::DiskFull,
+        ErrorCode::ReadOnly => ErrorClass::ReadOnly,
         ErrorCode::OperationInterrupted => ErrorClass::Timeout,
         _ => ErrorClass::Other,
     }
@@ -343,6 +346,10 @@ impl Session for SqliteSession {
     async fn write(&mut self, plan: &Arc<WritePlan>, rows: &Arc<Vec<crate::table::Row>>) -> Result<super::Written, Failure> {
         let mut connection = self.connection.take().expect("a session without its connection is never used again");
         let limit = self.shared.statement_timeout;
+        if let Err(error) = restraint::apply(&connection, &self.shared.config) {
+            let message = error.to_string();
+            return Err(Failure { class: classify(&error), applied: Applied::No, message });
+        }
         let (connection, result) = if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
             // Here, and not on another thread: a batch of 200 rows is written in less time than it takes to wake one, twice.
             tokio::task::block_in_place(move || {

@@ -202,7 +202,7 @@ async fn pragmas_are_read_back_from_the_runs_own_connection() {
     let off = read(&open(&SqliteConfig { profile: PragmaProfile::Off, ..SqliteConfig::default() }).await);
     assert_eq!((off["journal_mode"].as_str(), off["synchronous"].as_str()), ("DELETE", "FULL"));
     let single = [(Pragma::Synchronous, PragmaValue::Word("EXTRA".into())), (Pragma::CacheSize, PragmaValue::Number(-99))];
-    let single = SqliteConfig { pragmas: single.into(), profile: PragmaProfile::Aggressive, path: None };
+    let single = SqliteConfig { pragmas: single.into(), profile: PragmaProfile::Aggressive, ..SqliteConfig::default() };
     let single = read(&open(&single).await);
     assert_eq!(
         (single["synchronous"].as_str(), single["cache_size"].as_str(), single["mmap_size"].as_str()),

@@ -31,7 +31,10 @@ pub(super) fn batch(connection: &mut Connection, plan: &WritePlan, rows: &[Row],
     written.map_err(|e| failure(&e, Applied::No))?;
     transaction.commit().map_err(|e| {
         // A busy or full database refused the commit and the drop has rolled it back; after an I/O error nobody can say.
-        let refused = matches!(classify(&e), ErrorClass::Busy | ErrorClass::DiskFull | ErrorClass::Constraint | ErrorClass::Timeout);
+        let refused = matches!(
+            classify(&e),
+            ErrorClass::Busy | ErrorClass::DiskFull | ErrorClass::Constraint | ErrorClass::Timeout | ErrorClass::ReadOnly
+        );
         failure(&e, if refused { Applied::No } else { Applied::Unknown })
     })
 }

@@ -1,0 +1,83 @@
+//! Rivals that take every connection the server gives. The run's own are ended when they wait for their next batch, and the rivals are
+//! there first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::own::Own;
+use crate::fault::rival::Rival;
+use crate::fault::{Act, Scene};
+use crate::target::describe;
+
+/// Most rivals: each is a process or a thread of the server.
+const MOST: usize = 5_000;
+/// Between two looks for free places.
+const AGAIN: Duration = Duration::from_millis(5);
+
+pub(super) struct Exhaust {
+    own: Arc<Own>,
+    crowd: Mutex<Option<(CancellationToken, JoinHandle<Result<(), String>>)>>,
+}
+
+impl Exhaust {
+    pub(super) async fn new(scene: &Scene<'_>) -> anyhow::Result<Self> {
+        Ok(Self { own: Arc::new(Own::of(scene).await?), crowd: Mutex::default() })
+    }
+}
+
+#[async_trait]
+impl Act for Exhaust {
+    async fn begin(&self) -> Result<(), String> {
+        let first = self.own.login().rival().await?;
+        let end = CancellationToken::new();
+        let task = tokio::spawn(crowd(Arc::clone(&self.own), first, end.clone()));
+        *self.crowd.lock().await = Some((end, task));
+        Ok(())
+    }
+
+    async fn heal(&self) -> Result<(), String> {
+        let Some((end, task)) = self.crowd.lock().await.take() else { return Ok(()) };
+        end.cancel();
+        task.await.map_err(|error| error.to_string())?
+    }
+}
+
+/// Takes what is free, and what the run's sessions leave, until `end`.
+async fn crowd(own: Arc<Own>, mut first: Rival, end: CancellationToken) -> Result<(), String> {
+    let mut rivals = Vec::new();
+    let mut result = Ok(());
+    while result.is_ok() && !end.is_cancelled() {
+        result = tokio::select! {
+            filled = fill(&own, &mut rivals) => filled,
+            () = end.cancelled() => break,
+        };
+        if let Err(error) = own.end_idle(&mut first).await {
+            result = Err(describe(&error));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = end.cancelled() => {}
+        }
+    }
+    rivals.push(first);
+    for rival in rivals {
+        rival.close().await;
+    }
+    result
+}
+
+async fn fill(own: &Own, rivals: &mut Vec<Rival>) -> Result<(), String> {
+    while rivals.len() < MOST {
+        match own.login().connect().await {
+            Ok(rival) => rivals.push(rival),
+            // Refused, as it should be.
+            Err(_) => return Ok(()),
+        }
+    }
+    Err(format!("the server gives more than {MOST} connections; set its max_connections lower"))
+}
