@@ -51,13 +51,16 @@ pub fn http(input: &[u8]) {
     assert!(body.len() <= BODY_BYTES);
 }
 
+/// Content, events, usage.
+type Told = (String, u64, Option<(u64, u64)>);
+
 #[derive(Debug, PartialEq)]
 struct Answer {
     status: u16,
     head_bytes: usize,
     keep_alive: bool,
     body: Vec<u8>,
-    chat: Option<(String, u64, Option<(u64, u64)>)>,
+    chat: Option<Told>,
     ended: Result<(), ErrorClass>,
 }
 

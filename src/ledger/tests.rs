@@ -100,8 +100,8 @@ fn a_ledger_is_never_overwritten() {
 fn a_batch_of_more_rows_than_any_can_have_is_damage() {
     let (_folder, path) = ledger(|writer| writer.intent(0, 1, 0..1_000_000).unwrap());
     assert_eq!(Ledger::read(&path, |_| {}).unwrap().end(), 1_000_000);
-    for members in [vec![0..1_000_001], vec![0..1_000_000, 2_000_000..2_000_001]] {
-        let (_folder, path) = ledger(|writer| writer.intent(0, 1, members.into_iter().flatten()).unwrap());
+    for last in [1_000_000, 2_000_000] {
+        let (_folder, path) = ledger(|writer| writer.intent(0, 1, (0..1_000_000).chain([last])).unwrap());
         assert!(Ledger::read(&path, |_| {}).unwrap_err().to_string().contains("a batch has more operations than any can"));
     }
 }

@@ -289,7 +289,11 @@ fn a_batch_stored_in_part_is_counted_once_and_its_rows_in_no_other_class() {
         case.events.extend([Send(2, (20..25).collect()), Answer(2, outcome, false)]);
         case.stored.extend([case.row(21), case.row(23)]);
         let found = violated(&case, "partial_batch", &[22], [0, 0, 0, 0, 0, 0, 0, 1]);
-        assert_eq!(found.examples[0].found.as_deref(), Some("2 of 5 rows"));
+        let example = &found.examples[0];
+        assert_eq!(
+            (example.expected.as_deref(), example.found.as_deref()),
+            (Some("all 5 rows of the batch, or none"), Some("2 of 5 rows"))
+        );
     }
 }
 
@@ -503,6 +507,35 @@ fn a_stale_version_is_told_beside_the_legal_ones() {
     let version = |operation: u64| Some(format!("the version of operation {operation}"));
     assert_eq!((example.class.as_str(), &example.expected, &example.found), ("stale", &version(second), &version(first)));
     assert_eq!(example.key, Generator::key(first));
+}
+
+#[test]
+fn a_batch_is_judged_by_the_rows_whose_keys_are_its_own() {
+    let (workload, first, second) = pair();
+    let generator = Generator::new(SEED, &workload);
+    let alone = |index: &u64| (0..400).all(|other| (generator.slot(other) == *index) == (other == *index));
+    let own: Vec<u64> = (0..300).filter(alone).take(2).collect();
+    for (theirs, shared) in [(first, second), (second, first)] {
+        let batch = vec![Send(1, vec![shared, own[0], own[1]]), Answer(1, Unknown, false)];
+        let case = |stored: &[u64]| Case {
+            workload: workload.clone(),
+            conflict: Conflict::Replace,
+            events: acknowledged(0, [theirs])
+                .into_iter()
+                .chain(batch.iter().map(|event| match event {
+                    Send(batch, members) => Send(*batch, members.clone()),
+                    Answer(batch, outcome, after_unknown) => Answer(*batch, *outcome, *after_unknown),
+                }))
+                .collect(),
+            stored: stored.iter().map(|index| generator.row(*index)).collect(),
+        };
+        // Whichever version the shared key has, the batch is stored whole with its own keys, and in part with one of them.
+        for version in [first, second] {
+            assert_eq!(counts(&case(&[version, own[0], own[1]]).judge()), [0, 0, 0, 0, 0, 0, 2, 0]);
+            let part = case(&[version, own[0]]).judge();
+            assert_eq!((counts(&part), part.examples[0].found.as_deref()), ([0, 0, 0, 0, 0, 0, 0, 1], Some("1 of 2 rows")));
+        }
+    }
 }
 
 #[test]
