@@ -5,6 +5,7 @@
 
 mod book;
 mod busy;
+mod network;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::container;
 use crate::ledger::Mark;
 use crate::metrics::PrometheusMetricsReporter;
-use crate::scenario::fault::{Fault, Kind};
+use crate::scenario::fault::{Family, Fault, Kind};
 use crate::scenario::{Scenario, TargetConfig};
 use crate::telemetry::log::{self, Level};
 pub(crate) use book::Book;
+pub(crate) use network::InFront;
 
 /// Longest time that beginning or healing a fault may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -62,6 +64,8 @@ pub(crate) struct Scene<'a> {
 #[derive(Default)]
 pub(crate) struct Faults {
     planned: Vec<(Fault, Arc<dyn Act>)>,
+    /// What the load goes through, if the network has faults.
+    network: Option<InFront>,
 }
 
 impl Faults {
@@ -71,11 +75,24 @@ impl Faults {
     /// When a fault cannot strike this target; nothing has gone wrong yet.
     pub(crate) async fn prepare(scene: &Scene<'_>, target: &mut TargetConfig) -> anyhow::Result<Self> {
         let mut planned = Vec::new();
+        let on_network = |fault: &Fault| fault.kind.family() == Family::Network;
+        let network = if scene.scenario.faults.iter().any(on_network) { Some(InFront::of(scene, target).await?) } else { None };
         for (number, fault) in scene.scenario.faults.iter().enumerate() {
-            let act = make(fault, scene, target).await.with_context(|| format!("faults.{number} ({})", fault.kind.as_str()))?;
+            let act = match &network {
+                Some(network) if on_network(fault) => network.fault(number as u32, fault),
+                _ => make(fault, scene, target).await.with_context(|| format!("faults.{number} ({})", fault.kind.as_str()))?,
+            };
             planned.push((fault.clone(), act));
         }
-        Ok(Self { planned })
+        Ok(Self { planned, network })
+    }
+
+    /// Says where requests go, of a service that was started after its faults were made ready.
+    ///
+    /// # Errors
+    /// When `url` names no place.
+    pub(crate) fn lead_to(&self, url: &str) -> anyhow::Result<()> {
+        self.network.as_ref().map_or(Ok(()), |network| network.leads_to(url))
     }
 
     /// Starts the timeline, which begins at `epoch`.
@@ -92,7 +109,7 @@ impl Faults {
             let one = One { number: number as u32, fault, act, book: Arc::clone(&book), marks: marks.clone(), reporter: reporter.clone() };
             tasks.spawn(one.live(epoch, end.clone()));
         }
-        Timeline { tasks, end }
+        Timeline { tasks, end, _network: self.network }
     }
 }
 
@@ -104,15 +121,17 @@ async fn make(fault: &Fault, scene: &Scene<'_>, _target: &mut TargetConfig) -> a
     })
 }
 
-/// The faults while the load goes on.
+/// The faults while the load goes on; to be kept until nothing goes to the target any more.
 pub(crate) struct Timeline {
     tasks: JoinSet<()>,
     end: CancellationToken,
+    /// Drain and verification go through it too.
+    _network: Option<InFront>,
 }
 
 impl Timeline {
     /// Heals what is still wrong, and returns once it is.
-    pub(crate) async fn end(mut self) {
+    pub(crate) async fn end(&mut self) {
         self.end.cancel();
         while self.tasks.join_next().await.is_some() {}
     }

@@ -1,0 +1,1 @@
+//! Conversations as they pass on the wire, split at every place.
