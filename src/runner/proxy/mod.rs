@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Drive, Offered, Options, Progress, Run};
-use crate::fault::Faults;
+use crate::fault::{Faults, Marks};
 use crate::http::Config;
 use crate::ledger;
 use crate::ledger::requests::{RequestLedger, RequestWriter};
@@ -193,6 +193,10 @@ fn reporter(metrics: &PrometheusMetrics, name: &str, routes: &[String]) -> Prome
 impl Drive for Requests {
     fn gauges(&self) -> Arc<dyn super::Gauges> {
         Arc::new(Gauges(Arc::clone(&self.shared)))
+    }
+
+    fn marks(&self) -> Option<Arc<dyn Marks>> {
+        Some(Arc::<Shared>::clone(&self.shared))
     }
 
     async fn offer(&mut self, run: &Run) -> Offered {
