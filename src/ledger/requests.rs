@@ -209,7 +209,15 @@ impl RequestLedger {
         let tail = each_record(path, |payload| match &mut begun {
             None => {
                 let header = header(payload)?;
-                begun = Some(Self { header, end: 0, answers: Vec::new(), replies: HashMap::new(), marks: Vec::new(), closed: false, torn: false });
+                begun = Some(Self {
+                    header,
+                    end: 0,
+                    answers: Vec::new(),
+                    replies: HashMap::new(),
+                    marks: Vec::new(),
+                    closed: false,
+                    torn: false,
+                });
                 Ok(())
             }
             Some(ledger) => ledger.record(payload).ok_or_else(|| "a record cannot be read".to_owned()),

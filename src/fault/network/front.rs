@@ -16,7 +16,8 @@ const TLS: [&str; 2] = ["sslmode", "ssl-mode"];
 
 /// What is spoken with `target`.
 pub(super) fn spoken(target: &TargetConfig) -> anyhow::Result<Spoken> {
-    let server = |server: &ServerConfig, spoken| anyhow::Ok(if is_encrypted(&server.url, target.insecure_tls)? { Spoken::Bytes } else { spoken });
+    let server =
+        |server: &ServerConfig, spoken| anyhow::Ok(if is_encrypted(&server.url, target.insecure_tls)? { Spoken::Bytes } else { spoken });
     if let Some(postgres) = &target.postgres {
         return server(postgres, Spoken::Postgres);
     }

@@ -138,7 +138,10 @@ async fn a_reset_ends_every_connection_and_new_ones_until_it_is_healed() {
     let reset = stage.fault(0);
     reset.begin().await.unwrap();
     assert_eq!(reset.struck(), Some(2));
-    assert_eq!((ends_with(&mut one).await, ends_with(&mut two).await), (std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::ConnectionReset));
+    assert_eq!(
+        (ends_with(&mut one).await, ends_with(&mut two).await),
+        (std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::ConnectionReset)
+    );
     let mut late = stage.connect().await;
     assert_eq!(ends_with(&mut late).await, std::io::ErrorKind::ConnectionReset);
     reset.heal().await.unwrap();

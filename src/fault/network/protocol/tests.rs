@@ -104,11 +104,8 @@ fn postgres_extended_queries_are_told_apart() {
     // Nobody knows what a statement does that was closed.
     script.push((true, execute));
     script.push((false, [message(b'E', b"no such\0"), ready(b'I')].concat()));
-    let expected = [
-        Event::Begins { at: begins, commits: true },
-        Event::RequestEnds { at: ends },
-        Event::AnswerEnds { at: answered, failed: false },
-    ];
+    let expected =
+        [Event::Begins { at: begins, commits: true }, Event::RequestEnds { at: ends }, Event::AnswerEnds { at: answered, failed: false }];
     assert_understood(Spoken::Postgres, &script, &expected);
 }
 
@@ -148,11 +145,8 @@ fn a_copy_ends_with_its_rows_and_its_invitation_is_no_answer() {
     let answered = sent(&script, false);
     script.push((true, message(b'Q', b"COPY t TO STDOUT\0")));
     script.push((false, [message(b'H', &[1, 0, 0]), message(b'd', b"row"), message(b'c', b""), ready(b'I')].concat()));
-    let expected = [
-        Event::Begins { at: begins, commits: true },
-        Event::RequestEnds { at: ends },
-        Event::AnswerEnds { at: answered, failed: false },
-    ];
+    let expected =
+        [Event::Begins { at: begins, commits: true }, Event::RequestEnds { at: ends }, Event::AnswerEnds { at: answered, failed: false }];
     assert_understood(Spoken::Postgres, &script, &expected);
     let mut reader = Spoken::Postgres.reader();
     let parts = |reader: &mut dyn Reader, client: bool, mut text: &[u8]| {
@@ -208,11 +202,8 @@ fn mysql_statements_are_known_by_what_prepared_them() {
     script.push((true, packet(0, &[&[0x19][..], &7u32.to_le_bytes()].concat())));
     script.push((true, packet(0, &[&[0x17][..], &7u32.to_le_bytes(), &[1; 9]].concat())));
     script.push((false, packet(1, b"\xff\x10\x04#HY000unknown")));
-    let expected = [
-        Event::Begins { at: begins, commits: true },
-        Event::RequestEnds { at: ends },
-        Event::AnswerEnds { at: answered, failed: false },
-    ];
+    let expected =
+        [Event::Begins { at: begins, commits: true }, Event::RequestEnds { at: ends }, Event::AnswerEnds { at: answered, failed: false }];
     assert_understood(Spoken::Mysql, &script, &expected);
 }
 
