@@ -76,7 +76,7 @@ impl Faults {
     pub(crate) async fn prepare(scene: &Scene<'_>, target: &mut TargetConfig) -> anyhow::Result<Self> {
         let mut planned = Vec::new();
         let on_network = |fault: &Fault| fault.kind.family() == Family::Network;
-        let network = if scene.scenario.faults.iter().any(on_network) { Some(InFront::of(scene, target).await?) } else { None };
+        let network = if scene.scenario.faults.iter().any(on_network) { Some(InFront::of(scene.scenario, target).await?) } else { None };
         for (number, fault) in scene.scenario.faults.iter().enumerate() {
             let act = match &network {
                 Some(network) if on_network(fault) => network.fault(number as u32, fault),

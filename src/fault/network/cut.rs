@@ -27,7 +27,7 @@ struct State {
     /// Between begin and heal.
     active: bool,
     rng: Xoshiro256PlusPlus,
-    /// Requests that were drawn and not let go since.
+    /// Requests that were struck or are yet to be.
     drawn: u64,
     struck: u64,
 }
@@ -69,7 +69,7 @@ impl Cut {
         state.drawn += 1;
         let scale = state.rng.next_u32() % (FURTHEST + 1);
         let left = 1 + u64::from(state.rng.next_u32()) % (1 << scale);
-        Some(Doom { cut: Arc::clone(self), left, held: BytesMut::new() })
+        Some(Doom::new(self, left))
     }
 
     /// Whether it strikes a connection (`when: at_byte`), and after how many bytes.
@@ -79,7 +79,7 @@ impl Cut {
             return None;
         }
         state.drawn += 1;
-        Some(Doom { cut: Arc::clone(self), left: self.bytes, held: BytesMut::new() })
+        Some(Doom::new(self, self.bytes))
     }
 }
 
@@ -87,26 +87,33 @@ fn happens(rng: &mut Xoshiro256PlusPlus, share: f64) -> bool {
     ((rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64) < share
 }
 
-/// What is to become of a connection.
+/// What is to become of a connection. If it does not come about, another request may be struck in its place.
 struct Doom {
     cut: Arc<Cut>,
     /// Bytes that may still pass.
     left: u64,
     /// `when: after_commit`: the answer so far.
     held: BytesMut,
+    struck: bool,
 }
 
 impl Doom {
-    /// Whether the cut comes about: not if the fault was healed meanwhile.
-    fn strikes(&self) -> bool {
-        let mut state = self.cut.state();
-        state.struck += u64::from(state.active);
-        state.active
+    fn new(cut: &Arc<Cut>, left: u64) -> Self {
+        Self { cut: Arc::clone(cut), left, held: BytesMut::new(), struck: false }
     }
 
-    /// The request ended otherwise: another one may be struck in its place.
-    fn release(&self) {
-        self.cut.state().drawn -= 1;
+    /// Whether the cut comes about: not if the fault was healed meanwhile.
+    fn strikes(&mut self) -> bool {
+        let mut state = self.cut.state();
+        state.struck += u64::from(state.active);
+        self.struck = state.active;
+        self.struck
+    }
+}
+
+impl Drop for Doom {
+    fn drop(&mut self) {
+        self.cut.state().drawn -= u64::from(!self.struck);
     }
 }
 
@@ -176,6 +183,8 @@ impl Talk {
                 continue;
             };
             if let Some(request) = piece.begins {
+                // What was to strike the one before and did not may strike this one.
+                self.doom = None;
                 self.doom = self.cuts.list().iter().find_map(|cut| cut.draw(request));
             }
             let when = self.doom.as_ref().filter(|_| piece.part).map(|doom| doom.cut.when);
@@ -233,7 +242,7 @@ impl Talk {
     }
 
     fn strikes(&mut self) -> bool {
-        self.over = self.doom.as_ref().is_some_and(Doom::strikes);
+        self.over = self.doom.as_mut().is_some_and(Doom::strikes);
         if !self.over {
             self.doom = None;
         }
@@ -259,7 +268,6 @@ impl Talk {
         let held = std::mem::take(&mut doom.held);
         // An error: nothing was committed, and the client may know.
         if failed {
-            doom.release();
             self.doom = None;
             return held;
         }
@@ -283,5 +291,123 @@ impl Talk {
             out.truncate(passes);
         }
         self.limit = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A conversation in MySQL's words after its login, and the cut that it is under.
+    fn talk(fault: Value) -> (Talk, Arc<Cut>) {
+        let mut fault = fault;
+        (fault["at"], fault["for"], fault["kind"]) = (json!("0s"), json!("1s"), json!("cut"));
+        let cuts = Arc::new(Cuts::default());
+        let cut = Arc::new(Cut::new(&serde_json::from_value(fault).unwrap(), 7));
+        cuts.begin(&cut);
+        let mut talk = Talk::new(Spoken::Mysql, cuts);
+        assert_eq!(client(&mut talk, &packet(1, &[0; 40])), (packet(1, &[0; 40]), false));
+        assert_eq!(server(&mut talk, &OK), (OK.to_vec(), false));
+        (talk, cut)
+    }
+
+    const OK: [u8; 11] = [7, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0];
+    const ERROR: [u8; 7] = [3, 0, 0, 1, 0xff, 1, 0];
+
+    fn packet(number: u8, payload: &[u8]) -> Vec<u8> {
+        [&[payload.len() as u8, 0, 0, number], payload].concat()
+    }
+
+    fn insert() -> Vec<u8> {
+        packet(0, b"\x03INSERT INTO t VALUES (1), (2), (3)")
+    }
+
+    fn client(talk: &mut Talk, bytes: &[u8]) -> (Vec<u8>, bool) {
+        let passed = talk.client(&mut BytesMut::from(bytes));
+        (passed.bytes.to_vec(), passed.cut)
+    }
+
+    fn server(talk: &mut Talk, bytes: &[u8]) -> (Vec<u8>, bool) {
+        let passed = talk.server(&mut BytesMut::from(bytes));
+        (passed.bytes.to_vec(), passed.cut)
+    }
+
+    #[test]
+    fn before_a_request_nothing_of_it_passes_and_what_reads_does() {
+        let (mut talk, cut) = talk(json!({"when": "before_request"}));
+        let question = packet(0, b"\x03SELECT 'INSERT'");
+        assert_eq!(client(&mut talk, &question), (question.clone(), false));
+        assert_eq!(client(&mut talk, &insert()), (vec![], true));
+        assert_eq!(cut.struck(), 1);
+        assert_eq!((client(&mut talk, &insert()), server(&mut talk, &OK)), ((vec![], false), (vec![], false)), "it is over");
+    }
+
+    #[test]
+    fn within_a_request_a_part_passes_and_never_its_last_byte() {
+        for pieces in [1, 7, 100] {
+            let (mut talk, cut) = talk(json!({"when": "within_request"}));
+            let mut passed = Vec::new();
+            for piece in insert().chunks(pieces) {
+                passed.extend(client(&mut talk, piece).0);
+            }
+            assert!((1..insert().len()).contains(&passed.len()) && insert().starts_with(&passed), "{passed:?}");
+            assert_eq!(cut.struck(), 1);
+        }
+    }
+
+    #[test]
+    fn after_a_request_all_of_it_passes_and_nothing_comes_back() {
+        let (mut talk, _cut) = talk(json!({"when": "after_request"}));
+        let (first, last) = (&insert()[..9], &insert()[9..]);
+        assert_eq!(client(&mut talk, first), (first.to_vec(), false));
+        assert_eq!(client(&mut talk, last), (last.to_vec(), true));
+        assert_eq!(server(&mut talk, &OK), (vec![], false));
+    }
+
+    #[test]
+    fn after_a_commit_its_whole_answer_is_kept_back_and_an_error_is_not() {
+        let (mut talk, cut) = talk(json!({"when": "after_commit", "most": 1}));
+        assert_eq!(client(&mut talk, &insert()), (insert(), false));
+        assert_eq!(server(&mut talk, &ERROR[..6]), (vec![], false));
+        assert_eq!(server(&mut talk, &ERROR[6..]), (ERROR.to_vec(), false), "the client may know of it");
+        assert_eq!(cut.struck(), 0);
+        assert_eq!(client(&mut talk, &insert()), (insert(), false));
+        assert_eq!(server(&mut talk, &OK[..10]), (vec![], false));
+        assert_eq!(server(&mut talk, &OK[10..]), (vec![], true));
+        assert_eq!(cut.struck(), 1);
+    }
+
+    #[test]
+    fn within_an_answer_a_part_passes_and_never_its_last_byte() {
+        let (mut talk, cut) = talk(json!({"when": "within_answer"}));
+        assert_eq!(client(&mut talk, &insert()), (insert(), false));
+        let mut passed = Vec::new();
+        for byte in OK {
+            passed.extend(server(&mut talk, &[byte]).0);
+        }
+        assert!((1..OK.len()).contains(&passed.len()) && OK.starts_with(&passed), "{passed:?}");
+        assert_eq!(cut.struck(), 1);
+    }
+
+    #[test]
+    fn what_is_healed_before_it_strikes_does_not() {
+        let (mut talk, cut) = talk(json!({"when": "after_commit"}));
+        assert_eq!(client(&mut talk, &insert()), (insert(), false));
+        assert_eq!(server(&mut talk, &OK[..5]), (vec![], false));
+        cut.set_active(false);
+        assert_eq!(server(&mut talk, &OK[5..]), (OK.to_vec(), false));
+        assert_eq!(cut.struck(), 0);
+    }
+
+    #[test]
+    fn a_cut_that_does_not_come_about_leaves_its_place_to_another() {
+        let (mut one, cut) = talk(json!({"when": "after_commit", "most": 1}));
+        assert_eq!(client(&mut one, &insert()), (insert(), false));
+        let mut other = Talk::new(Spoken::Bytes, Arc::clone(&one.cuts));
+        drop(one);
+        assert_eq!(client(&mut other, &[1; 9]), (vec![1; 9], false), "bytes commit nothing");
+        assert_eq!((cut.state().drawn, cut.struck()), (0, 0));
     }
 }

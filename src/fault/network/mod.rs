@@ -21,9 +21,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Act, Scene};
-use crate::scenario::TargetConfig;
+use super::Act;
 use crate::scenario::fault::{Fault, Kind};
+use crate::scenario::{Scenario, TargetConfig};
 use cut::{Cut, Cuts};
 use protocol::Spoken;
 
@@ -93,10 +93,10 @@ impl InFront {
     ///
     /// # Errors
     /// When the target cannot have one, or not with these faults.
-    pub(crate) async fn of(scene: &Scene<'_>, target: &mut TargetConfig) -> anyhow::Result<Self> {
-        let spoken = front::spoken(scene.target)?;
+    pub(crate) async fn of(scenario: &Scenario, target: &mut TargetConfig) -> anyhow::Result<Self> {
+        let spoken = front::spoken(target)?;
         if spoken == Spoken::Bytes {
-            front::refuse_unseen(&scene.scenario.faults)?;
+            front::refuse_unseen(&scenario.faults)?;
         }
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("the fault proxy cannot listen on loopback")?;
         let address = listener.local_addr()?;
@@ -106,7 +106,7 @@ impl InFront {
         }
         let network = Arc::new(Network {
             spoken,
-            seed: scene.scenario.seed,
+            seed: scenario.seed,
             leads_to,
             cuts: Arc::default(),
             weather: watch::Sender::new(Weather::default()),

@@ -8,7 +8,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
 use super::*;
-use crate::scenario::Scenario;
 
 /// A server that says everything back, the proxy before it, and where that listens.
 struct Stage {
@@ -34,10 +33,8 @@ impl Stage {
             "workload": {"proxy_request": {"requests": 1, "mix": [{"http": {"path": "/"}}]}}, "faults": faults
         }))
         .unwrap();
-        let scene =
-            Scene { run_id: "r", scenario: &scenario, report_dir: std::path::Path::new("."), target: &scenario.target, container: None };
         let mut target = scenario.target.clone();
-        let front = InFront::of(&scene, &mut target).await.unwrap();
+        let front = InFront::of(&scenario, &mut target).await.unwrap();
         Self { front, address: target.http.unwrap().via.unwrap(), faults: scenario.faults.clone() }
     }
 

@@ -2,6 +2,7 @@
 
 mod cuts;
 mod requests;
+mod shipped;
 mod weather;
 
 use serde_json::{Value, json};
