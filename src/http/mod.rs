@@ -45,6 +45,8 @@ pub struct Config {
     pub timeouts: ReplyTimeouts,
     /// How large replies may be.
     pub limits: ReplyLimits,
+    /// Where connections go instead of the URL's host and port; names stay the URL's.
+    pub via: Option<std::net::SocketAddr>,
 }
 
 /// One request.

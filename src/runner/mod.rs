@@ -212,7 +212,7 @@ async fn run_on(id: &str, scenario: Scenario, options: Options, container: Optio
     run.stage.enter(if run.scenario.load.warmup.0.is_zero() { "main" } else { "warmup" });
     let before = environment::resources();
     let monitor = Monitor::start(&run, drive.gauges());
-    let timeline = faults.start(run.epoch, Arc::clone(&run.faults), drive.marks(), run.reporter.clone());
+    let mut timeline = faults.start(run.epoch, Arc::clone(&run.faults), drive.marks(), run.reporter.clone());
     let offered = drive.offer(&run).await;
     let load_end = run.epoch.elapsed();
     timeline.end().await;
@@ -286,7 +286,7 @@ async fn connect(
     let faults = Faults::prepare(&scene, &mut reached).await?;
     let (run, drive) = match &scenario.workload {
         Workload::BatchInsert(_) => batch::begin(id, folder, scenario, &reached, options).await?,
-        Workload::ProxyRequest(_) => proxy::begin(id, folder, scenario, &reached, options).await?,
+        Workload::ProxyRequest(_) => proxy::begin(id, folder, scenario, &reached, options, &faults).await?,
     };
     Ok((run, drive, faults))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::container::Container;
 use super::database_url::{name_of, word};
+use super::fault::Fault;
 use super::guard::{Action, Guard};
 use super::{BatchInsert, Charset, ColumnConfig, Executor, Load, Scenario, VerifyMethod, Workload};
 use crate::gate::{Gate, Metric};
@@ -131,6 +132,9 @@ pub fn plan(scenario: &Scenario, ddl: &[String]) -> String {
                 line(if index == 0 { "Verify" } else { "" }, check);
             }
         }
+    }
+    for (index, fault) in scenario.faults.iter().enumerate() {
+        line(if index == 0 { "Faults" } else { "" }, self::fault(fault));
     }
     for (index, gate) in gates(scenario).into_iter().enumerate() {
         line(if index == 0 { "Gates" } else { "" }, gate);
@@ -305,6 +309,12 @@ fn guarded(guard: &Guard) -> String {
     }
 }
 
+/// When a fault begins, how long it lasts and what it is.
+fn fault(fault: &Fault) -> String {
+    let length = fault.length.map_or("once".to_owned(), |length| format!("for {}", word(&length)));
+    format!("at {} {length}: {}", word(&fault.at), fault.words())
+}
+
 fn gates(scenario: &Scenario) -> Vec<String> {
     let named = |test: fn(Metric) -> bool| scenario.gates.iter().any(|gate| test(gate.metric));
     let mut lines = vec!["integrity holds (always)".to_owned()];
@@ -424,6 +434,24 @@ mod tests {
              http://u:***@127.0.0.1:9090; stops it after 10 holds"
         );
         assert_eq!(told(json!({"p99": "1s", "action": "stop"})), "stops the load once the response p99 of the last 5s is 1s");
+    }
+
+    #[test]
+    fn faults_are_shown_without_what_starts_a_server() {
+        let mut value = quickstart();
+        value["target"] = json!({"postgres": {"url": "postgres://bob@127.0.0.1/x"}});
+        value["faults"] = json!([
+            {"at": "1s", "for": "500ms", "kind": "cut", "when": "after_commit", "share": 0.5, "most": 3},
+            {"at": "3s", "kind": "reset"}, {"at": "5s", "for": "1s", "kind": "kill", "pid_file": "/run/x", "start": "s3cret"}
+        ]);
+        let plan = plan(&scenario(value), &[]);
+        let faults: Vec<&str> = plan.lines().skip_while(|line| !line.starts_with("Faults")).take(3).collect();
+        let shown = [
+            "Faults       at 1s for 500ms: cut (when after_commit, share 0.5, most 3)",
+            "             at 3s once: reset",
+            "             at 5s for 1s: kill",
+        ];
+        assert_eq!(faults, shown);
     }
 
     #[test]

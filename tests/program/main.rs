@@ -22,6 +22,7 @@ mod interrupt;
 mod load;
 mod log;
 mod metrics;
+mod network;
 mod operations;
 mod page;
 mod place;

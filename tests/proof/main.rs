@@ -8,6 +8,7 @@ mod clean;
 mod common;
 mod controls;
 mod corrupt;
+mod cuts;
 #[path = "../program/database.rs"]
 #[expect(dead_code, reason = "the program's own tests use the rest")]
 mod database;

@@ -15,10 +15,10 @@ use super::measure::Measured;
 use super::meter::{Counted, Ended, Meter};
 use super::request::Builder;
 use super::timer::Timer;
-use crate::fault::Book;
+use crate::fault::{Book, Marks};
 use crate::http::{Client, Config, Failed, Kind, Reply, Request};
-use crate::ledger::Outcome;
 use crate::ledger::requests::{Answer, RequestWriter, encode};
+use crate::ledger::{Mark, Outcome};
 use crate::metrics::PrometheusMetricsReporter;
 use crate::pipeline::observer::{BatchInfo, BatchOutcome, Entry, Observer as _};
 use crate::recorder::Recorder;
@@ -71,6 +71,13 @@ pub(super) struct Shared {
     pub(super) active: Vec<AtomicU32>,
     /// The `server` header of the first reply.
     pub(super) server: OnceLock<String>,
+}
+
+impl Marks for Shared {
+    fn mark(&self, mark: Mark) {
+        let at_ms = u32::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u32::MAX);
+        self.tally.keep(self.ledger.mark(mark, at_ms));
+    }
 }
 
 /// Answers that are yet to be written to the ledger.

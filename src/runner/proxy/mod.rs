@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Drive, Offered, Options, Progress, Run};
+use crate::fault::{Faults, Marks};
 use crate::http::Config;
 use crate::ledger;
 use crate::ledger::requests::{RequestLedger, RequestWriter};
@@ -61,11 +62,13 @@ pub(super) async fn begin(
     scenario: Scenario,
     reached: &TargetConfig,
     options: Options,
+    faults: &Faults,
 ) -> anyhow::Result<(Run, Box<dyn Drive>)> {
     let Workload::ProxyRequest(mut proxy) = scenario.workload.clone() else { bail!("the workload is requests") };
     let mut http = reached.http.clone().context("the target is an HTTP service")?;
     allow::check(reached).await?;
     let started = started::start(&mut http, &mut proxy, folder).await?;
+    faults.lead_to(&http.url)?;
     let settings = http.client.over(http.profile);
     for (key, url) in [("target.http.url", Some(&http.url)), ("target.http.direct_url", http.direct_url.as_ref())] {
         if let Some(url) = url {
@@ -108,6 +111,8 @@ fn shared(
     let generator = Generator::new(run.scenario.seed, &run.id, proxy);
     let load = &run.scenario.load;
     let direct = http.direct_url.as_ref().map(|url| config(http, url, settings, lanes)).transpose()?;
+    // Faults stand before the service alone.
+    let direct = direct.map(|direct| Config { via: None, ..direct });
     let places = load.max_in_flight.map_or(MAX_IN_FLIGHT, |most| usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS));
     Ok(Shared {
         direct_builder: direct.is_some().then(|| Builder::new(proxy, generator.paired())),
@@ -158,6 +163,7 @@ fn config(http: &HttpTarget, url: &str, settings: &ClientSettings, lanes: usize)
         settings,
         timeouts: http.timeouts,
         limits: http.limits,
+        via: http.via,
     })
 }
 
@@ -189,6 +195,10 @@ fn reporter(metrics: &PrometheusMetrics, name: &str, routes: &[String]) -> Prome
 impl Drive for Requests {
     fn gauges(&self) -> Arc<dyn super::Gauges> {
         Arc::new(Gauges(Arc::clone(&self.shared)))
+    }
+
+    fn marks(&self) -> Option<Arc<dyn Marks>> {
+        Some(Arc::<Shared>::clone(&self.shared))
     }
 
     async fn offer(&mut self, run: &Run) -> Offered {
