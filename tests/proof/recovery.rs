@@ -15,6 +15,7 @@ fn scenario(server: &Server, seed: u64) -> Value {
     let mut scenario = db.scenario(json!({"pipeline": {"flush_size": 20, "flush_interval": "10ms", "retry": retry}}), load);
     let at = 500 + seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 1000;
     scenario["seed"] = json!(seed);
+    scenario["target"]["pool"] = json!({"statement_timeout": "5s"});
     scenario["faults"] = json!([{
         "at": format!("{at}ms"), "for": "100ms", "kind": "kill",
         "pid_file": server.pid_file.to_str().unwrap(), "start": server.start,

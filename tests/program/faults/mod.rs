@@ -27,6 +27,9 @@ pub(crate) fn scenario(db: &Database, rate: u32, duration: &str, faults: Value) 
     let load = json!({"executor": "constant-arrival-rate", "rate": rate, "duration": duration, "lag_limit": "10s"});
     let mut scenario = db.scenario(json!({"pipeline": pipeline}), load);
     scenario["faults"] = faults;
+    if db.kind != Kind::Sqlite {
+        scenario["target"]["pool"] = json!({"statement_timeout": "10s"});
+    }
     // What is unknown stays unknown until it is looked at.
     scenario["gates"] = json!(["error_rate < 20%"]);
     scenario
