@@ -166,6 +166,8 @@ fn a_missing_acknowledged_row_is_lost() {
         case.stored.retain(|row| !lost.contains(&case.workload.table().key_of(row)));
         let found = violated(&case, "lost", &lost, [lost.len() as u64, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(found.rate, Some((20 - lost.len()) as f64 / 20.0));
+        let row = found.examples[0].expected.as_deref().unwrap_or_default();
+        assert!(row.starts_with(&format!("id={} name=", lost[0])), "{row}");
     }
 }
 
@@ -375,6 +377,11 @@ fn an_attempt_of_unknown_outcome_may_take_effect_late() {
     assert_eq!(stored_after(Conflict::Replace, late, |a, _| a).verdict, IntegrityVerdict::Holds);
     assert_eq!(stored_after(Conflict::Replace, late, |_, b| b).verdict, IntegrityVerdict::Holds);
     assert_eq!(stored_after(Conflict::Ignore, late, |_, b| b).stale, 1, "the key was taken when the second began");
+    // As it may where nothing but an unknown outcome was written of it.
+    let unknown = |a, b| [vec![Send(0, vec![a]), Answer(0, Unknown, false)], acknowledged(1, [b])].into_iter().flatten().collect();
+    for stored in [|a, _| a, |_, b| b] as [fn(u64, u64) -> u64; 2] {
+        assert_eq!(stored_after(Conflict::Replace, unknown, stored).verdict, IntegrityVerdict::Holds);
+    }
 }
 
 #[test]
