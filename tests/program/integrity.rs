@@ -11,6 +11,7 @@ on_each_database!(
     an_altered_row_is_corrupted,
     a_row_stored_twice_is_duplicated,
     an_added_row_is_a_phantom,
+    a_row_without_a_key_is_a_phantom,
     an_altered_type_is_corrupted,
     a_digest_reads_only_what_differs,
     several_anomalies_are_told_apart,
@@ -119,6 +120,25 @@ fn a_digest_reads_only_what_differs(place: &Place, db: &Database) {
     let integrity = violated(place, db, &ended, &[("corrupted", 1), ("lost", 1)]);
     assert_eq!((keys(&integrity, "corrupted"), keys(&integrity, "lost")), (vec![66_000], vec![3]));
     assert_eq!(digested(place, db, &integrity), 1023 + 1024, "two leaves of 1,024 keys, one of them a row short");
+}
+
+fn a_row_without_a_key_is_a_phantom(place: &Place, db: &Database) {
+    let mut scenario = db.rows(1000);
+    scenario["workload"]["batch_insert"]["unique_key"] = json!(false);
+    scenario["verify"] = json!({"readers": 4});
+    let nullable = match db.kind {
+        // Its columns cannot be altered.
+        Kind::Sqlite => return,
+        Kind::Postgres => "ALTER TABLE {table} ALTER COLUMN id DROP NOT NULL",
+        Kind::Mysql => "ALTER TABLE {table} MODIFY id BIGINT NULL",
+    };
+    let columns = COLUMNS.trim_start_matches("id, ");
+    let add = || {
+        let mut user = db.user();
+        user.execute(&db.filled(nullable));
+        user.execute(&db.filled(&format!("INSERT INTO {{table}} ({COLUMNS}) SELECT NULL, {columns} FROM {{table}} WHERE id = 1")));
+    };
+    violated(place, db, &run_and_meddle(place, &scenario, add), &[("phantom", 1)]);
 }
 
 fn several_anomalies_are_told_apart(place: &Place, db: &Database) {

@@ -65,6 +65,12 @@ pub(super) async fn ranges(connection: &mut MySqlConnection, table: &Table, rang
     Ok(digests)
 }
 
+/// The condition that a row is in `range`; rows whose key somebody let be NULL are in the lowest.
+fn filter(key: &str, range: KeyRange) -> String {
+    let without_key = if range.from.is_none() && range.to.is_some() { format!(" OR {key} IS NULL") } else { String::new() };
+    super::scan::filter(key, range) + &without_key
+}
+
 fn range_sql(table: &Table, range: KeyRange) -> String {
     let key = quoted(&table.columns[table.key].name, '`');
     let columns: Vec<String> = table.columns.iter().map(column_sql).collect();
@@ -72,7 +78,7 @@ fn range_sql(table: &Table, range: KeyRange) -> String {
         "SELECT COUNT(*), MIN({key}), MAX({key}), CAST(SUM(CAST(CONV(LEFT(SHA2(CONCAT({}), 256), 16), 16, 10) AS UNSIGNED)) AS CHAR) FROM {}{}",
         columns.join(", "),
         quoted(&table.name, '`'),
-        super::scan::filter(&key, range)
+        filter(&key, range)
     )
 }
 

@@ -34,20 +34,22 @@ impl MyReader {
 
     async fn stream(&self, table: &Table, range: KeyRange, blocks: mpsc::Sender<RowBlock>) -> Result<(), sqlx::Error> {
         let mut connection = self.begin().await?;
-        let mut rows = sqlx::query(AssertSqlSafe(select_sql(table, range))).fetch(&mut connection);
         let mut kinds = Vec::new();
         let mut block = RowBlock::new(table.columns.len());
-        while let Some(row) = rows.try_next().await? {
-            if kinds.is_empty() {
-                kinds = kinds_of(table, &row);
-            }
-            for (column, kind) in kinds.iter().enumerate() {
-                push_cell(&mut block, *kind, row.try_get_raw(column)?);
-            }
-            if block.is_full() {
-                let full = std::mem::replace(&mut block, RowBlock::new(table.columns.len()));
-                if blocks.send(full).await.is_err() {
-                    return Ok(());
+        for select in selects(table, range) {
+            let mut rows = sqlx::query(AssertSqlSafe(select)).fetch(&mut connection);
+            while let Some(row) = rows.try_next().await? {
+                if kinds.is_empty() {
+                    kinds = kinds_of(table, &row);
+                }
+                for (column, kind) in kinds.iter().enumerate() {
+                    push_cell(&mut block, *kind, row.try_get_raw(column)?);
+                }
+                if block.is_full() {
+                    let full = std::mem::replace(&mut block, RowBlock::new(table.columns.len()));
+                    if blocks.send(full).await.is_err() {
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -83,11 +85,16 @@ impl Reader for MyReader {
     }
 }
 
-fn select_sql(table: &Table, range: KeyRange) -> String {
+/// What is read for a range: its rows, and with the lowest those whose key somebody let be NULL. Apart, because together they could
+/// not be read in the order of the index.
+fn selects(table: &Table, range: KeyRange) -> Vec<String> {
     let key = sql::quoted(&table.columns[table.key].name, '`');
-    let filter = filter(&key, range);
     let surrogate = if table.unique_key { String::new() } else { format!(", {}", sql::quoted(SURROGATE_KEY, '`')) };
-    format!("SELECT {} FROM {}{filter} ORDER BY {key}{surrogate}", sql::column_list(table, '`'), sql::quoted(&table.name, '`'))
+    let select = |filter: &str| {
+        format!("SELECT {} FROM {}{filter} ORDER BY {key}{surrogate}", sql::column_list(table, '`'), sql::quoted(&table.name, '`'))
+    };
+    let without_key = (range.from.is_none() && range.to.is_some()).then(|| select(&format!(" WHERE {key} IS NULL")));
+    std::iter::once(select(&filter(&key, range))).chain(without_key).collect()
 }
 
 /// The condition that the column quoted as `key` lies in `range`.

@@ -47,20 +47,20 @@ impl PgReader {
 
     async fn stream(&self, table: &Table, range: KeyRange, blocks: mpsc::Sender<RowBlock>) -> Result<(), sqlx::Error> {
         let mut connection = self.begin().await?;
-        let select = select_sql(table, range);
-        let statement = connection.prepare(AssertSqlSafe(select.clone()).into_sql_str()).await?;
-        let oids: Vec<u32> = statement.columns().iter().map(|column| column.type_info().oid().map_or(0, |oid| oid.0)).collect();
-        let mut rows = connection.copy_out_raw(&format!("COPY ({select}) TO STDOUT (FORMAT binary)")).await?;
-        let mut decoder = Decoder { oids, block: RowBlock::new(table.columns.len()), scratch: String::new(), begun: false };
-        while let Some(bytes) = rows.next().await {
-            decoder.decode(&bytes?).ok_or_else(|| sqlx::Error::Protocol("COPY sent something that is no row".into()))?;
-            if decoder.block.is_full() && blocks.send(decoder.take()).await.is_err() {
+        for select in selects(table, range) {
+            let statement = connection.prepare(AssertSqlSafe(select.clone()).into_sql_str()).await?;
+            let oids: Vec<u32> = statement.columns().iter().map(|column| column.type_info().oid().map_or(0, |oid| oid.0)).collect();
+            let mut rows = connection.copy_out_raw(&format!("COPY ({select}) TO STDOUT (FORMAT binary)")).await?;
+            let mut decoder = Decoder { oids, block: RowBlock::new(table.columns.len()), scratch: String::new(), begun: false };
+            while let Some(bytes) = rows.next().await {
+                decoder.decode(&bytes?).ok_or_else(|| sqlx::Error::Protocol("COPY sent something that is no row".into()))?;
+                if decoder.block.is_full() && blocks.send(decoder.take()).await.is_err() {
+                    return Ok(());
+                }
+            }
+            if decoder.block.rows() > 0 && blocks.send(decoder.take()).await.is_err() {
                 return Ok(());
             }
-        }
-        if decoder.block.rows() > 0 {
-            // Whether the receiver is still there does not matter any more.
-            let _ = blocks.send(decoder.take()).await;
         }
         Ok(())
     }
@@ -90,11 +90,16 @@ impl Reader for PgReader {
     }
 }
 
-fn select_sql(table: &Table, range: KeyRange) -> String {
+/// What is read for a range: its rows, and with the lowest those whose key somebody let be NULL. Apart, because together they could
+/// not be read in the order of the index.
+fn selects(table: &Table, range: KeyRange) -> Vec<String> {
     let key = sql::quoted(&table.columns[table.key].name, '"');
-    let filter = filter(&key, range);
     let surrogate = if table.unique_key { String::new() } else { format!(", {}", sql::quoted(SURROGATE_KEY, '"')) };
-    format!("SELECT {} FROM {}{filter} ORDER BY {key}{surrogate}", sql::column_list(table, '"'), sql::quoted(&table.name, '"'))
+    let select = |filter: &str| {
+        format!("SELECT {} FROM {}{filter} ORDER BY {key}{surrogate}", sql::column_list(table, '"'), sql::quoted(&table.name, '"'))
+    };
+    let without_key = (range.from.is_none() && range.to.is_some()).then(|| select(&format!(" WHERE {key} IS NULL")));
+    std::iter::once(select(&filter(&key, range))).chain(without_key).collect()
 }
 
 /// The condition that the column quoted as `key` lies in `range`.
