@@ -14,13 +14,13 @@ const AGAIN: Duration = Duration::from_millis(50);
 
 /// A target that can be asked whether it is open.
 pub(super) enum Door {
-    Database(Login),
+    Database(Box<Login>),
     Service { host: String, port: u16 },
 }
 
 impl Door {
     pub(super) async fn of(target: &TargetConfig) -> anyhow::Result<Self> {
-        let Some(http) = &target.http else { return Ok(Door::Database(Login::of(target).await?)) };
+        let Some(http) = &target.http else { return Ok(Door::Database(Box::new(Login::of(target).await?))) };
         let url = Url::parse(&http.url)?;
         let host = url.host_str().unwrap_or("127.0.0.1").trim_matches(['[', ']']).to_owned();
         Ok(Door::Service { host, port: url.port_or_known_default().unwrap_or(80) })

@@ -13,6 +13,5 @@ mod due;
 mod place;
 mod recovery;
 #[path = "../common/servers.rs"]
-#[expect(dead_code, reason = "the program's own tests use the rest")]
 mod servers;
 mod tally;

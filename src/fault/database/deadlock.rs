@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::beside::Beside;
 use crate::fault::rival::{Login, Rival, refused};
 use crate::fault::{Act, Scene};
 use crate::pipeline::default_concurrency;
@@ -32,7 +31,7 @@ pub(super) struct Deadlock {
     plan: Arc<Plan>,
     pause: Duration,
     struck: Arc<AtomicU64>,
-    task: Mutex<Option<(CancellationToken, JoinHandle<Result<(), String>>)>>,
+    rounds: Beside,
 }
 
 /// What the rival needs to know of the load.
@@ -54,7 +53,7 @@ impl Deadlock {
             plan: Arc::new(plan),
             pause: fault.pause.map_or(PAUSE, |pause| pause.0),
             struck: Arc::default(),
-            task: Mutex::default(),
+            rounds: Beside::default(),
         })
     }
 }
@@ -65,29 +64,26 @@ impl Act for Deadlock {
         let mut rival = self.login.rival().await?;
         let right = "the right to create temporary tables";
         self.plan.prepare(&mut rival).await.map_err(|error| refused(&error, right))?;
-        let (plan, struck, pause, end) = (Arc::clone(&self.plan), Arc::clone(&self.struck), self.pause, CancellationToken::new());
-        let stop = end.clone();
-        let task = tokio::spawn(async move {
-            while !stop.is_cancelled() {
-                let won = plan.round(&mut rival, &stop).await;
+        let (plan, struck, pause) = (Arc::clone(&self.plan), Arc::clone(&self.struck), self.pause);
+        let rounds = |end: CancellationToken| async move {
+            while !end.is_cancelled() {
+                let won = plan.round(&mut rival, &end).await;
                 rival.execute("ROLLBACK").await.map_err(|error| refused(&error, right))?;
                 struck.fetch_add(u64::from(won.map_err(|error| refused(&error, right))?), Ordering::Relaxed);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = stop.cancelled() => {}
+                    () = end.cancelled() => {}
                 }
             }
             rival.close().await;
             Ok(())
-        });
-        *self.task.lock().await = Some((end, task));
+        };
+        self.rounds.start(rounds).await;
         Ok(())
     }
 
     async fn heal(&self) -> Result<(), String> {
-        let Some((end, task)) = self.task.lock().await.take() else { return Ok(()) };
-        end.cancel();
-        task.await.map_err(|error| error.to_string())?
+        self.rounds.stop().await
     }
 
     fn struck(&self) -> Option<u64> {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::beside::Beside;
 use super::own::Own;
 use crate::fault::rival::Rival;
 use crate::fault::{Act, Scene};
@@ -21,12 +20,12 @@ const AGAIN: Duration = Duration::from_millis(5);
 
 pub(super) struct Exhaust {
     own: Arc<Own>,
-    crowd: Mutex<Option<(CancellationToken, JoinHandle<Result<(), String>>)>>,
+    crowd: Beside,
 }
 
 impl Exhaust {
     pub(super) async fn new(scene: &Scene<'_>) -> anyhow::Result<Self> {
-        Ok(Self { own: Arc::new(Own::of(scene).await?), crowd: Mutex::default() })
+        Ok(Self { own: Arc::new(Own::of(scene).await?), crowd: Beside::default() })
     }
 }
 
@@ -34,16 +33,13 @@ impl Exhaust {
 impl Act for Exhaust {
     async fn begin(&self) -> Result<(), String> {
         let first = self.own.login().rival().await?;
-        let end = CancellationToken::new();
-        let task = tokio::spawn(crowd(Arc::clone(&self.own), first, end.clone()));
-        *self.crowd.lock().await = Some((end, task));
+        let own = Arc::clone(&self.own);
+        self.crowd.start(|end| crowd(own, first, end)).await;
         Ok(())
     }
 
     async fn heal(&self) -> Result<(), String> {
-        let Some((end, task)) = self.crowd.lock().await.take() else { return Ok(()) };
-        end.cancel();
-        task.await.map_err(|error| error.to_string())?
+        self.crowd.stop().await
     }
 }
 

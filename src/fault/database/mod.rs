@@ -1,5 +1,6 @@
 //! Faults of a database, made by rival sessions with the run's login, or on SQLite by the run's own connections.
 
+mod beside;
 mod deadlock;
 mod exhaust;
 mod lock;
