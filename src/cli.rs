@@ -484,22 +484,22 @@ pub struct DoctorArgs {
     #[arg(long)]
     pub insecure_tls: bool,
     /// The gateway [default: http://127.0.0.1:3001].
-    #[arg(long, value_name = "URL", env = "BATCHSQL_GATEWAY_URL")]
+    #[arg(long, value_name = "URL", env = "BATCHSQL_GATEWAY_URL", hide_env_values = true)]
     pub gateway_url: Option<String>,
     /// Prometheus, and by it each of its targets [default: http://127.0.0.1:9090].
-    #[arg(long, value_name = "URL", env = "BATCHSQL_PROMETHEUS_URL")]
+    #[arg(long, value_name = "URL", env = "BATCHSQL_PROMETHEUS_URL", hide_env_values = true)]
     pub prometheus_url: Option<String>,
     /// VictoriaMetrics [default: http://127.0.0.1:8428].
-    #[arg(long, value_name = "URL", env = "BATCHSQL_VICTORIAMETRICS_URL")]
+    #[arg(long, value_name = "URL", env = "BATCHSQL_VICTORIAMETRICS_URL", hide_env_values = true)]
     pub victoriametrics_url: Option<String>,
     /// Grafana [default: http://127.0.0.1:3000].
-    #[arg(long, value_name = "URL", env = "BATCHSQL_GRAFANA_URL")]
+    #[arg(long, value_name = "URL", env = "BATCHSQL_GRAFANA_URL", hide_env_values = true)]
     pub grafana_url: Option<String>,
     /// Alertmanager [default: http://127.0.0.1:9093].
-    #[arg(long, value_name = "URL", env = "BATCHSQL_ALERTMANAGER_URL")]
+    #[arg(long, value_name = "URL", env = "BATCHSQL_ALERTMANAGER_URL", hide_env_values = true)]
     pub alertmanager_url: Option<String>,
     /// `batchsql serve` [default: http://127.0.0.1:3009].
-    #[arg(long, value_name = "URL", env = "BATCHSQL_SERVE_URL")]
+    #[arg(long, value_name = "URL", env = "BATCHSQL_SERVE_URL", hide_env_values = true)]
     pub serve_url: Option<String>,
     /// Whose disk is looked at.
     #[arg(long, value_name = "DIR", default_value = "reports")]

@@ -13,8 +13,8 @@ use crate::container;
 use crate::history;
 use crate::metrics::{DEFAULT_LISTEN, PrometheusMetrics};
 use crate::redact;
-use crate::report::github;
 use crate::report::{self, Integrity, IntegrityVerdict, Report, Verdict};
+use crate::report::{format, github};
 use crate::runner::{self, Options, Progress, say};
 use crate::scenario::{BatchInsert, Scenario, load, plan, schema};
 use crate::target;
@@ -142,6 +142,7 @@ pub(crate) fn failed(error: &anyhow::Error, secrets: &[String]) -> u8 {
 
 /// Puts `text` on standard output. A reader that has seen enough (`| head`) is no failure; a full disk is.
 pub(crate) fn print(text: &str) -> u8 {
+    let text = format::painted(text);
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -264,7 +265,7 @@ fn show(args: &RunArgs, report: &Report) -> u8 {
 
 pub(crate) fn print_json(value: &impl serde::Serialize) -> u8 {
     match serde_json::to_string(value) {
-        Ok(text) => print(&(text + "\n")),
+        Ok(text) => print(&(format::json(&text) + "\n")),
         Err(error) => failed(&error.into(), &[]),
     }
 }

@@ -588,6 +588,58 @@ mod tests {
         assert!(error(json!({"gate": "dropped == 0", "for": "5s"})).starts_with("`for` says how long"));
     }
 
+    #[test]
+    fn the_plain_form_is_written_as_a_line() {
+        for value in [
+            json!("response.p99 < 50ms"),
+            json!({"gate": "response.p99 < 50ms", "phase": "warmup"}),
+            json!({"gate": "response.p99 < 50ms", "window": "10s"}),
+            json!({"gate": "dropped == 0", "abort": true, "for": "5s"}),
+        ] {
+            let gate: Gate = serde_json::from_value(value.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&gate).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn what_is_known_only_of_a_whole_phase_takes_no_phase_window_or_abort() {
+        for gate in ["integrity.lost == 0", "server.p99 < 5ms", "response.p99 < baseline"] {
+            for (key, given) in [("phase", json!("main")), ("window", json!("10s")), ("abort", json!(true))] {
+                let told = serde_json::from_value::<Gate>(json!({"gate": gate, key: given})).unwrap_err().to_string();
+                assert!(told.ends_with("remove phase, window and abort"), "{gate}, {key}: {told}");
+            }
+        }
+        let windowed = |gate: &str| serde_json::from_value::<Gate>(json!({"gate": gate, "window": "10s"}));
+        for gate in ["response.p99 < 5ms", "service.p99 < 5ms", "lag.p99 < 5ms"] {
+            assert_eq!(windowed(gate).unwrap().window, Some(Duration::from_secs(10)), "{gate}");
+        }
+    }
+
+    #[test]
+    fn comparisons_are_exact_at_the_limit() {
+        let held = |op: Op| [0.9, 1.0, 1.1].map(|actual| op.holds(actual, 1.0));
+        assert_eq!(held(Op::Below), [true, false, false]);
+        assert_eq!(held(Op::AtMost), [true, true, false]);
+        assert_eq!(held(Op::Above), [false, false, true]);
+        assert_eq!(held(Op::AtLeast), [false, true, true]);
+        assert_eq!(held(Op::Equal), [false, true, false]);
+        assert_eq!(held(Op::NotEqual), [true, false, true]);
+    }
+
+    #[test]
+    fn a_factor_is_a_positive_number() {
+        assert_eq!([" * 1.5 ", "", "*0.001"].map(factor_of), [Some(1.5), Some(1.0), Some(0.001)]);
+        assert_eq!(["* 0", "* -1", "* inf", "* nan", "1.5", "* x"].map(factor_of), [None; 6]);
+    }
+
+    #[test]
+    fn the_schema_knows_every_key_of_the_mapping() {
+        let schema = serde_json::to_value(schemars::schema_for!(Gate)).unwrap();
+        assert_eq!(schema["title"], "Gate");
+        let keys: Vec<&String> = schema["anyOf"][1]["properties"].as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["gate", "phase", "window", "abort", "for"]);
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(name in select(Metric::names()), op in select(OPS.to_vec()), limit in 0u32..1_000_000, tenths in 0u8..10, unit in select(UNITS.to_vec()), space in " {0,2}") {

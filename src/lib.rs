@@ -24,6 +24,9 @@ mod digest;
 pub mod doctor;
 pub mod environment;
 mod fault;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gate;
 mod history;
 pub mod http;

@@ -1,5 +1,7 @@
 //! What is measured while a run goes on: HDR histograms with three significant digits, one recorder a worker, merged when asked.
 
+mod recent;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerial
 
 use crate::ledger::Outcome;
 use crate::report::{LatencySummary, Outcomes};
+pub(crate) use recent::Recent;
 
 /// Latencies in nanoseconds, from 1 ns to an hour; longer ones count as an hour.
 #[derive(Clone, Debug)]
@@ -212,6 +215,7 @@ struct Shard {
     seconds: HashMap<u64, SecondStats>,
     /// For each asked window length, the windows of phase `main`.
     windows: Vec<BTreeMap<u64, Stats>>,
+    recent: recent::Slots,
 }
 
 /// Records from many workers at once: each uses a shard of its own, so that its lock is free.
@@ -220,6 +224,7 @@ pub struct Recorder {
     main: Duration,
     windows: Vec<Duration>,
     shards: Vec<Mutex<Shard>>,
+    recent: Option<recent::Span>,
 }
 
 impl Recorder {
@@ -228,7 +233,34 @@ impl Recorder {
     pub fn new(epoch: Instant, main: Duration, windows: Vec<Duration>, workers: usize) -> Self {
         let shard = || Shard { windows: vec![BTreeMap::new(); windows.len()], ..Shard::default() };
         let shards = (0..workers.max(1)).map(|_| Mutex::new(shard())).collect();
-        Self { epoch, main, windows, shards }
+        Self { epoch, main, windows, shards, recent: None }
+    }
+
+    /// Keeps what was answered in the last `window` too, for [`Self::recent`].
+    pub(crate) fn keeping_recent(self, window: Option<Duration>) -> Self {
+        Self { recent: window.map(recent::Span::new), ..self }
+    }
+
+    /// What was answered in the window that ends at `now`, to operations due since [`Self::judge_from`].
+    pub(crate) fn recent(&self, now: Instant) -> Recent {
+        let mut sum = Recent::default();
+        let Some(span) = &self.recent else { return sum };
+        for worker in 0..self.shards.len() as u64 {
+            self.shard(worker).recent.add_to(span, self.since(now), &mut sum);
+        }
+        sum
+    }
+
+    /// What was due before `now` says nothing in [`Self::recent`] from now on.
+    pub(crate) fn judge_from(&self, now: Instant) {
+        if let Some(span) = &self.recent {
+            span.due_from(self.since(now));
+        }
+    }
+
+    /// Answers so far, while recent ones are kept.
+    pub(crate) fn answers(&self) -> u64 {
+        self.recent.as_ref().map_or(0, recent::Span::answers)
     }
 
     fn shard(&self, worker: u64) -> MutexGuard<'_, Shard> {
@@ -270,6 +302,9 @@ impl Recorder {
             Outcome::Unknown => second.outcomes.unknown += total,
         }
         self.count_due(shard, dues.clone());
+        if let Some(span) = &self.recent {
+            shard.recent.answered(span, dues.clone().map(|due| self.since(due)), outcome, done);
+        }
         for (number, length) in self.windows.iter().enumerate() {
             self.window(&mut shard.windows[number], *length, dues.clone(), outcome, at, service);
         }

@@ -54,8 +54,8 @@ fn the_readmes_name_every_flag_and_no_other() {
     };
     let flags: BTreeSet<String> = commands().iter().flat_map(of).filter(|flag| flag != "--help").collect();
     assert!(flags.contains("--before-verify") && flags.len() > 8, "{flags:?}");
-    // Of cargo, docker, git, MariaDB and Prometheus.
-    let others = ["--release", "--path", "--example", "--wait", "--rm", "--use-aliases", "--profile"];
+    // Of cargo, docker, git, MariaDB, Prometheus and scripts/prove.
+    let others = ["--again", "--release", "--path", "--example", "--wait", "--rm", "--use-aliases", "--profile"];
     let others = [others.as_slice(), &["--innodb-flush-log-at-trx-commit", "--web.enable-remote-write-receiver"]].concat();
     for readme in READMES {
         let mut named = words(&read(readme), "--");
@@ -97,9 +97,14 @@ fn the_readmes_name_every_scenario_and_no_other() {
 
 #[test]
 fn links_lead_to_files() {
-    for page in
-        READMES.iter().chain(&REQUESTS).chain(&["reports/README.md", "docs/methods.md", "docs/gateway.md", "docs/ci.md", "CHANGELOG.md"])
-    {
+    for page in READMES.iter().chain(&REQUESTS).chain(&[
+        "reports/README.md",
+        "docs/methods.md",
+        "docs/verification.md",
+        "docs/gateway.md",
+        "docs/ci.md",
+        "CHANGELOG.md",
+    ]) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(page).parent().unwrap().to_owned();
         for link in read(page).split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             let file = link.split('#').next().unwrap();

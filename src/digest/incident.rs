@@ -80,7 +80,10 @@ fn impact(page: &mut String, report: &Report) {
     );
     let wrong: Vec<String> = words::anomalies(integrity).into_iter().map(|(class, times)| format!("{} {class}", count(times))).collect();
     let _ = match integrity.verdict {
-        IntegrityVerdict::Holds => writeln!(page, "- Everything acknowledged is stored: {} read back", count(integrity.checked)),
+        IntegrityVerdict::Holds => {
+            let how = if integrity.read_back.is_some() { "checked by digests" } else { "read back" };
+            writeln!(page, "- Everything acknowledged is stored: {} {how}", count(integrity.checked))
+        }
         IntegrityVerdict::Violated => writeln!(page, "- Integrity is violated: {}", wrong.join(", ")),
         IntegrityVerdict::Inconclusive => {
             writeln!(page, "- What is stored is not known: {}", escape(integrity.reason.as_deref().unwrap_or("it was not verified")))

@@ -7,6 +7,7 @@ mod book;
 mod busy;
 mod container;
 mod database;
+mod network;
 mod open;
 mod process;
 mod rival;
@@ -29,6 +30,7 @@ use crate::scenario::fault::{Family, Fault, Kind};
 use crate::scenario::{Scenario, TargetConfig};
 use crate::telemetry::log::{self, Level};
 pub(crate) use book::Book;
+pub(crate) use network::InFront;
 
 /// Longest time that beginning or healing a fault may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -70,6 +72,8 @@ pub(crate) struct Scene<'a> {
 #[derive(Default)]
 pub(crate) struct Faults {
     planned: Vec<(Fault, Arc<dyn Act>)>,
+    /// What the load goes through, if the network has faults.
+    network: Option<InFront>,
 }
 
 impl Faults {
@@ -79,11 +83,21 @@ impl Faults {
     /// When a fault cannot strike this target; nothing has gone wrong yet.
     pub(crate) async fn prepare(scene: &Scene<'_>, target: &mut TargetConfig) -> anyhow::Result<Self> {
         let mut planned = Vec::new();
+        let on_network = |fault: &Fault| fault.kind.family() == Family::Network;
+        let network = if scene.scenario.faults.iter().any(on_network) { Some(InFront::of(scene.scenario, target).await?) } else { None };
         for (number, fault) in scene.scenario.faults.iter().enumerate() {
-            let act = make(fault, scene, target).await.with_context(|| format!("faults.{number} ({})", fault.kind.as_str()))?;
-            planned.push((fault.clone(), act));
+            let made = make((number, fault), scene, target, network.as_ref()).await;
+            planned.push((fault.clone(), made.with_context(|| format!("faults.{number} ({})", fault.kind.as_str()))?));
         }
-        Ok(Self { planned })
+        Ok(Self { planned, network })
+    }
+
+    /// Says where requests go, of a service that was started after its faults were made ready.
+    ///
+    /// # Errors
+    /// When `url` names no place.
+    pub(crate) fn lead_to(&self, url: &str) -> anyhow::Result<()> {
+        self.network.as_ref().map_or(Ok(()), |network| network.leads_to(url))
     }
 
     /// Starts the timeline, which begins at `epoch`.
@@ -100,31 +114,38 @@ impl Faults {
             let one = One { number: number as u32, fault, act, book: Arc::clone(&book), marks: marks.clone(), reporter: reporter.clone() };
             tasks.spawn(one.live(epoch, end.clone()));
         }
-        Timeline { tasks, end }
+        Timeline { tasks, end, _network: self.network }
     }
 }
 
 /// Makes one fault: the one place that branches on its kind.
-async fn make(fault: &Fault, scene: &Scene<'_>, target: &mut TargetConfig) -> anyhow::Result<Arc<dyn Act>> {
-    Ok(match fault.kind {
-        Kind::Busy => Arc::new(busy::Busy::new(scene)?),
-        _ if fault.kind.family() == Family::Server && fault.pid_file.is_some() => Arc::new(process::Process::new(fault, scene).await?),
-        _ if fault.kind.family() == Family::Server => Arc::new(container::Container::new(fault, scene).await?),
-        _ if fault.kind.family() == Family::Database => database::make(fault, scene, target).await?,
-        _ if fault.kind.family() == Family::Upstream => Arc::new(upstream::Upstream::new(fault, target)?),
-        kind => anyhow::bail!("{} is not there yet", kind.as_str()),
+async fn make(
+    (number, fault): (usize, &Fault),
+    scene: &Scene<'_>,
+    target: &mut TargetConfig,
+    network: Option<&InFront>,
+) -> anyhow::Result<Arc<dyn Act>> {
+    Ok(match fault.kind.family() {
+        Family::Network => network.context("the network has no proxy")?.fault(number as u32, fault),
+        Family::Server if fault.pid_file.is_some() => Arc::new(process::Process::new(fault, scene).await?),
+        Family::Server => Arc::new(container::Container::new(fault, scene).await?),
+        Family::Database if fault.kind == Kind::Busy => Arc::new(busy::Busy::new(scene)?),
+        Family::Database => database::make(fault, scene, target).await?,
+        Family::Upstream => Arc::new(upstream::Upstream::new(fault, target)?),
     })
 }
 
-/// The faults while the load goes on.
+/// The faults while the load goes on; to be kept until nothing goes to the target any more.
 pub(crate) struct Timeline {
     tasks: JoinSet<()>,
     end: CancellationToken,
+    /// Drain and verification go through it too.
+    _network: Option<InFront>,
 }
 
 impl Timeline {
     /// Heals what is still wrong, and returns once it is.
-    pub(crate) async fn end(mut self) {
+    pub(crate) async fn end(&mut self) {
         self.end.cancel();
         while self.tasks.join_next().await.is_some() {}
     }

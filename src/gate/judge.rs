@@ -251,8 +251,11 @@ fn integrity_holds(integrity: Option<&Integrity>) -> GateResult {
     match integrity.verdict {
         IntegrityVerdict::Holds => {
             let rows = |things: &str| format!("{} {things}, all of them right", count(integrity.checked));
-            let found =
-                if integrity.sources.is_empty() { rows("rows read back") } else { rows("replies and records held against the ledger") };
+            let found = match integrity.read_back {
+                _ if !integrity.sources.is_empty() => rows("replies and records held against the ledger"),
+                None => rows("rows read back"),
+                Some(_) => rows("rows checked"),
+            };
             implied(gate, Verdict::Pass, integrity.rate, found)
         }
         IntegrityVerdict::Violated => implied(gate, Verdict::Fail, integrity.rate, reason("integrity is violated")),

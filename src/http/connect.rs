@@ -1,6 +1,7 @@
 //! From a URL to a connection: where it leads, what is trusted, TCP and TLS within their limits.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -32,6 +33,7 @@ pub(super) struct Connector {
     port: u16,
     tls: Option<Tls>,
     settings: ClientSettings,
+    via: Option<SocketAddr>,
 }
 
 struct Tls {
@@ -58,7 +60,7 @@ impl Connector {
         let host = url.host().ok_or_else(|| wrong("has no host"))?.to_owned();
         let port = url.port_or_known_default().ok_or_else(|| wrong("has no port"))?;
         let tls = if url.scheme() == "https" { Some(Tls::new(config, &host)?) } else { None };
-        Ok(Self { host, port, tls, settings: config.settings })
+        Ok(Self { host, port, tls, settings: config.settings, via: config.via })
     }
 
     /// Whether connections are encrypted.
@@ -86,10 +88,11 @@ impl Connector {
 
     async fn tcp(&self) -> io::Result<TcpStream> {
         // The address is looked up for every connection: who changes it is followed.
-        let tcp = match &self.host {
-            url::Host::Domain(name) => TcpStream::connect((name.as_str(), self.port)).await?,
-            url::Host::Ipv4(address) => TcpStream::connect((*address, self.port)).await?,
-            url::Host::Ipv6(address) => TcpStream::connect((*address, self.port)).await?,
+        let tcp = match (&self.host, self.via) {
+            (_, Some(via)) => TcpStream::connect(via).await?,
+            (url::Host::Domain(name), None) => TcpStream::connect((name.as_str(), self.port)).await?,
+            (url::Host::Ipv4(address), None) => TcpStream::connect((*address, self.port)).await?,
+            (url::Host::Ipv6(address), None) => TcpStream::connect((*address, self.port)).await?,
         };
         tcp.set_nodelay(true)?;
         let interval = self.settings.keep_alive.0;

@@ -11,6 +11,8 @@ mod connect;
 mod deadline;
 mod echo;
 mod failure;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod headers;
 mod http1;
 mod http2;
@@ -43,6 +45,8 @@ pub struct Config {
     pub timeouts: ReplyTimeouts,
     /// How large replies may be.
     pub limits: ReplyLimits,
+    /// Where connections go instead of the URL's host and port; names stay the URL's.
+    pub via: Option<std::net::SocketAddr>,
 }
 
 /// One request.

@@ -47,6 +47,7 @@ impl Parser {
         while let Some(end) = memchr::memchr2(b'\n', b'\r', bytes) {
             let line = &bytes[..end];
             if self.line.is_empty() {
+                self.fits(line.len())?;
                 self.end_line(line, &mut event)?;
             } else {
                 self.keep(line)?;
@@ -69,11 +70,14 @@ impl Parser {
 
     /// Appends to the unfinished line.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        if self.line.len() + bytes.len() > self.event_bytes {
-            return Err(too_large("a line of the stream", self.event_bytes, "limits.event_bytes"));
-        }
+        self.fits(self.line.len() + bytes.len())?;
         self.line.extend_from_slice(bytes);
         Ok(())
+    }
+
+    /// Whether a line may be so long.
+    fn fits(&self, length: usize) -> Result<(), Failure> {
+        if length > self.event_bytes { Err(too_large("a line of the stream", self.event_bytes, "limits.event_bytes")) } else { Ok(()) }
     }
 
     fn end_line(&mut self, mut line: &[u8], event: &mut impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
@@ -166,10 +170,12 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_refused_before_it_is_kept() {
-        for stream in ["data: 0123456789abcdef\n", "data: 0123\ndata: 4567\ndata: 89ab\n\n", ": 0123456789abcdef"] {
+        for stream in ["data: 0123456789abcdef\n", "data: 0123\ndata: 4567\ndata: 89ab\n\n", ": 0123456789abcdef\n"] {
             let mut parser = Parser::new(12);
             let pushed = stream.as_bytes().iter().try_for_each(|byte| parser.push(&[*byte], |_| Ok(())));
             assert_eq!(pushed.unwrap_err().class, ErrorClass::TooLarge, "{stream:?}");
+            let at_once = Parser::new(12).push(stream.as_bytes(), |_| Ok(()));
+            assert_eq!(at_once.unwrap_err().class, ErrorClass::TooLarge, "{stream:?} at once");
             assert!(parser.line.len() <= 12 && parser.data.unwrap_or_default().len() <= 12, "{stream:?}");
         }
     }

@@ -58,6 +58,9 @@ const FRAME: usize = 12;
 /// No payload is longer (a batch of a million rows in no order takes about 10 MB).
 const MAX_PAYLOAD: usize = 64 << 20;
 
+/// No batch has more operations: what `flush_size` allows.
+const MAX_MEMBERS: u32 = 1_000_000;
+
 /// First byte of a payload.
 mod kind {
     pub(super) const HEADER: u8 = 0;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use super::{FRAME, Header, MAX_PAYLOAD, Mark, VERSION, kind, take_varint, unzigzag};
+use super::{FRAME, Header, MAX_MEMBERS, MAX_PAYLOAD, Mark, VERSION, kind, take_varint, unzigzag};
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,9 +103,15 @@ impl Ledger {
     ///
     /// # Errors
     /// When the file cannot be read or is damaged. A torn tail is no error.
-    pub fn read(path: &Path, mut watch: impl FnMut(Member)) -> Result<Self, LedgerError> {
+    pub fn read(path: &Path, watch: impl FnMut(Member)) -> Result<Self, LedgerError> {
+        let (input, size) = open(path)?;
+        Self::read_from(input, size, path, watch)
+    }
+
+    /// [`Ledger::read`] for `size` bytes that are already there; `path` is the name that errors show.
+    pub(crate) fn read_from(input: impl Read, size: u64, path: &Path, mut watch: impl FnMut(Member)) -> Result<Self, LedgerError> {
         let mut building: Option<Building> = None;
-        let tail = each_record(path, |payload| match &mut building {
+        let tail = each_record(input, size, path, |payload| match &mut building {
             None => Building::new(payload).map(|begun| building = Some(begun)),
             Some(building) => building.record(payload, &mut watch).map_err(str::to_owned),
         })?;
@@ -150,13 +156,23 @@ pub(super) struct Tail {
     pub(super) sound_bytes: u64,
 }
 
-/// Calls `each` with the payload of every record, in order.
-pub(super) fn each_record(path: &Path, mut each: impl FnMut(&[u8]) -> Result<(), String>) -> Result<Tail, LedgerError> {
-    let shown = || path.display().to_string();
-    let io = |error| LedgerError::Io { path: shown(), error };
+/// A ledger's file and its size.
+pub(super) fn open(path: &Path) -> Result<(BufReader<File>, u64), LedgerError> {
+    let io = |error| LedgerError::Io { path: path.display().to_string(), error };
     let file = File::open(path).map_err(io)?;
     let size = file.metadata().map_err(io)?.len();
-    let mut input = BufReader::with_capacity(1 << 16, file);
+    Ok((BufReader::with_capacity(1 << 16, file), size))
+}
+
+/// Calls `each` with the payload of every record, in order.
+pub(super) fn each_record(
+    mut input: impl Read,
+    size: u64,
+    path: &Path,
+    mut each: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<Tail, LedgerError> {
+    let shown = || path.display().to_string();
+    let io = |error| LedgerError::Io { path: shown(), error };
     let mut offset = 0u64;
     let mut payload = Vec::new();
     loop {
@@ -174,12 +190,11 @@ pub(super) fn each_record(path: &Path, mut each: impl FnMut(&[u8]) -> Result<(),
 
 /// The header of a file.
 pub(super) fn header_of(path: &Path) -> Result<Header, LedgerError> {
-    let io = |error| LedgerError::Io { path: path.display().to_string(), error };
-    let file = File::open(path).map_err(io)?;
-    let size = file.metadata().map_err(io)?.len();
+    let (mut input, size) = open(path)?;
     let mut payload = Vec::new();
+    let io = |error| LedgerError::Io { path: path.display().to_string(), error };
     let damaged = |what: String| LedgerError::Damaged { path: path.display().to_string(), offset: 0, what };
-    match next_record(&mut BufReader::new(file), size, &mut payload).map_err(io)? {
+    match next_record(&mut input, size, &mut payload).map_err(io)? {
         Next::Record => header(&payload).map_err(damaged),
         Next::Damaged(what) => Err(damaged(what.to_owned())),
         Next::End | Next::Torn => Err(no_header(path)),
@@ -311,6 +326,9 @@ impl Building {
             let len = take_varint(bytes).and_then(|len| u32::try_from(len).ok()).ok_or("an intent is cut short")?;
             let start = end.wrapping_add(unzigzag(distance) as u64);
             end = start.checked_add(u64::from(len)).ok_or("an operation's number is out of range")?;
+            if len > MAX_MEMBERS - place {
+                return Err("a batch has more operations than any can");
+            }
             for index in start..end {
                 watch(Member { index, batch, position: place });
                 place += 1;

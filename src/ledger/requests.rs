@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::reader::{each_record, header, no_header};
+use super::reader::{each_record, header, no_header, open};
 use super::writer::Frames;
-use super::{Header, LedgerError, Outcome, kind, put_varint, take_varint};
+use super::{Header, LedgerError, Mark, Outcome, kind, put_varint, take_varint};
 use crate::workload::reply::fnv1a;
 
 /// Operations whose intent is written at once.
@@ -121,6 +121,19 @@ impl RequestWriter {
         })
     }
 
+    /// Says that a fault begins or is healed, `at_ms` milliseconds after the run's first intended start. Answers wait for each other
+    /// before they are written: it is their times, not the order of records, that say which came first.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn mark(&self, mark: Mark, at_ms: u32) -> io::Result<()> {
+        self.append(kind::MARK, |payload| {
+            put_varint(payload, u64::from(mark.fault));
+            payload.push(u8::from(mark.healed));
+            put_varint(payload, u64::from(at_ms));
+        })
+    }
+
     /// Says that every request that was sent has its answer, and that operations from `sent` on were never begun.
     ///
     /// # Errors
@@ -178,6 +191,8 @@ pub struct RequestLedger {
     pub answers: Vec<Answer>,
     /// The replies that were kept, by operation.
     pub replies: HashMap<u64, String>,
+    /// Where faults began and were healed: the time as in [`Answer::at_ms`], and the mark.
+    pub marks: Vec<(u32, Mark)>,
     /// Whether the run wrote that every request has its answer.
     pub closed: bool,
     /// Whether the last record was cut off, as a crash of the harness leaves it.
@@ -190,11 +205,25 @@ impl RequestLedger {
     /// # Errors
     /// When the file cannot be read or is damaged. A torn tail is no error.
     pub fn read(path: &Path) -> Result<Self, LedgerError> {
+        let (input, size) = open(path)?;
+        Self::read_from(input, size, path)
+    }
+
+    /// [`RequestLedger::read`] for `size` bytes that are already there; `path` is the name that errors show.
+    pub(crate) fn read_from(input: impl io::Read, size: u64, path: &Path) -> Result<Self, LedgerError> {
         let mut begun: Option<Self> = None;
-        let tail = each_record(path, |payload| match &mut begun {
+        let tail = each_record(input, size, path, |payload| match &mut begun {
             None => {
                 let header = header(payload)?;
-                begun = Some(Self { header, end: 0, answers: Vec::new(), replies: HashMap::new(), closed: false, torn: false });
+                begun = Some(Self {
+                    header,
+                    end: 0,
+                    answers: Vec::new(),
+                    replies: HashMap::new(),
+                    marks: Vec::new(),
+                    closed: false,
+                    torn: false,
+                });
                 Ok(())
             }
             Some(ledger) => ledger.record(payload).ok_or_else(|| "a record cannot be read".to_owned()),
@@ -222,6 +251,13 @@ impl RequestLedger {
             kind::REPLY => {
                 let index = take_varint(&mut bytes)?;
                 self.replies.insert(index, String::from_utf8_lossy(bytes).into_owned());
+            }
+            kind::MARK => {
+                let fault = u32::try_from(take_varint(&mut bytes)?).ok()?;
+                let (&healed, rest) = bytes.split_first()?;
+                bytes = rest;
+                let at_ms = u32::try_from(take_varint(&mut bytes)?).ok()?;
+                self.marks.push((at_ms, Mark { fault, healed: healed != 0 }));
             }
             kind::CLOSED => {
                 self.end = self.end.min(take_varint(&mut bytes)?);
@@ -306,8 +342,11 @@ mod tests {
         assert_eq!(open.answers, [answer(0), answer(3), answer(299)]);
         assert_eq!((open.outcome(1), open.outcome(511), open.outcome(512)), (Some(Outcome::Unknown), Some(Outcome::Unknown), None));
         assert_eq!(open.replies, HashMap::from([(3, "häh?".to_owned())]));
+        let marks = [(500, Mark { fault: 0, healed: false }), (1_000_000, Mark { fault: 0, healed: true })];
+        marks.iter().for_each(|(at_ms, mark)| ledger.mark(*mark, *at_ms).unwrap());
         ledger.close(301).unwrap();
         let closed = RequestLedger::read(&path).unwrap();
+        assert_eq!(closed.marks, marks);
         assert_eq!((closed.end, closed.closed, closed.outcome(1), closed.outcome(0)), (301, true, None, Some(Outcome::Acknowledged)));
     }
 

@@ -96,6 +96,16 @@ fn a_ledger_is_never_overwritten() {
     assert_eq!(LedgerWriter::create(&path, &header()).err().unwrap().kind(), std::io::ErrorKind::AlreadyExists);
 }
 
+#[test]
+fn a_batch_of_more_rows_than_any_can_have_is_damage() {
+    let (_folder, path) = ledger(|writer| writer.intent(0, 1, 0..1_000_000).unwrap());
+    assert_eq!(Ledger::read(&path, |_| {}).unwrap().end(), 1_000_000);
+    for last in [1_000_000, 2_000_000] {
+        let (_folder, path) = ledger(|writer| writer.intent(0, 1, (0..1_000_000).chain([last])).unwrap());
+        assert!(Ledger::read(&path, |_| {}).unwrap_err().to_string().contains("a batch has more operations than any can"));
+    }
+}
+
 proptest! {
     #[test]
     fn varints_come_back(value: u64, signed: i64) {

@@ -93,6 +93,8 @@ specs! {
     EXECUTOR_CONCURRENCY = "batchsql_executor_concurrency", Gauge, TEST, "Most batches in flight at once";
     CONCURRENT_WORKERS = "batchsql_concurrent_workers", Gauge, TEST, "Workers offering load now";
     TEST_DURATION = "batchsql_test_duration_seconds", Histogram(LongSeconds), TEST, "Length of whole runs";
+    GUARD_HOLDING = "batchsql_guard_holding", Gauge, TEST, "1 while the scenario's guard holds the load";
+    GUARD_HOLDS = "batchsql_guard_holds_total", Counter, TEST, "Holds of the load by the scenario's guard";
     TARGET_INFO = "batchsql_target_info", Gauge, &["database", "name", "version"], "The target as it names itself, always 1";
     LAST_RUN_VERDICT = "batchsql_last_run_verdict", Gauge, TEST, "Verdict of a scenario's last run: 1 pass, 0 inconclusive, -1 fail; only serve has it";
     LAST_RUN_INTEGRITY = "batchsql_last_run_integrity_rate", Gauge, TEST, "Rows found right / rows that must be there in the last run, if it was verified; only serve has it";

@@ -63,6 +63,8 @@ pub(super) struct State {
     /// `final:<class>`, in the order of [`ErrorClass::ALL`].
     failed: Vec<IntCounter>,
     dropped: IntCounter,
+    guard_holding: Gauge,
+    guard_holds: IntCounter,
     run_active: Gauge,
     /// In the order of [`PHASES`].
     phases: [Gauge; 4],
@@ -170,6 +172,16 @@ impl PrometheusMetricsReporter {
         self.state.dropped.inc_by(operations);
     }
 
+    /// Whether the scenario's guard holds the load.
+    pub(crate) fn guard_holding(&self, holding: bool) {
+        self.state.guard_holding.set(f64::from(u8::from(holding)));
+    }
+
+    /// The scenario's guard holds the load, from now on or for another time.
+    pub(crate) fn guard_held(&self) {
+        self.state.guard_holds.inc();
+    }
+
     /// Computes what covers the last seconds (rows a second, error rate) and what is read off (buffer use, memory). Called a few
     /// times a second; every scrape calls it too.
     pub fn tick(&self, now: Instant) {
@@ -227,6 +239,8 @@ impl State {
             retried: errors("retry"),
             failed: errors("final"),
             dropped: series(&names::DROPPED, &[test_name]).counter(),
+            guard_holding: test(&names::GUARD_HOLDING).gauge(),
+            guard_holds: test(&names::GUARD_HOLDS).counter(),
             run_active: test(&names::RUN_ACTIVE).gauge(),
             phases: PHASES.map(|phase| series(&names::RUN_PHASE, &[database, test_name, phase]).gauge()),
             memory: test(&names::MEMORY_USAGE).gauge(),

@@ -47,6 +47,8 @@ batchsql_inflight_batches gauge database,test_name
 batchsql_executor_concurrency gauge database,test_name
 batchsql_concurrent_workers gauge database,test_name
 batchsql_test_duration_seconds histogram database,test_name
+batchsql_guard_holding gauge database,test_name
+batchsql_guard_holds_total counter database,test_name
 batchsql_target_info gauge database,name,version
 batchsql_last_run_verdict gauge database,test_name
 batchsql_last_run_integrity_rate gauge database,test_name

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 
 use super::observer::{BatchInfo, BatchOutcome, Entry, Observer};
-use super::{Counters, retry};
+use super::{Counters, clock, retry};
 use crate::scenario::Retry;
 use crate::table::Row;
 use crate::target::{Applied, ErrorClass, Failure, Session, Target, WritePlan};
@@ -99,7 +99,7 @@ impl Batch {
                     None => BatchOutcome::Rejected(failure),
                 };
             }
-            tokio::time::sleep(retry::backoff(&shared.retry, shared.seed, self.id, progress.attempt)).await;
+            clock::sleep_until(clock::now() + retry::backoff(&shared.retry, shared.seed, self.id, progress.attempt)).await;
         }
     }
 

@@ -18,6 +18,9 @@
 //! ```
 
 mod batch;
+mod clock;
+#[cfg(test)]
+mod model;
 pub mod observer;
 pub mod retry;
 
@@ -359,13 +362,13 @@ impl Intake {
 
     /// A group that is to be written now.
     fn ripe(&self, closed: bool) -> Option<usize> {
-        let over = |first: Instant| closed || first.elapsed() >= self.flush_interval;
+        let over = |first: Instant| closed || clock::now().duration_since(first) >= self.flush_interval;
         self.groups.iter().position(|group| group.rows.len() >= self.flush_size || group.first.is_some_and(over))
     }
 
     fn batch(&mut self, table: usize, shared: &Shared) -> Batch {
         let Group { entries, rows, first } = std::mem::take(&mut self.groups[table]);
-        let took = first.map_or(Duration::ZERO, |first| first.elapsed());
+        let took = first.map_or(Duration::ZERO, |first| clock::now().duration_since(first));
         shared.observer.assembled(&shared.plans[table].table.name, rows.len(), took);
         let in_flight = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         shared.observer.gauges(self.queue.len(), in_flight);
@@ -378,7 +381,7 @@ impl Intake {
 impl Group {
     fn add(&mut self, submission: Submission, flush_size: usize) {
         if self.first.is_none() {
-            self.first = Some(Instant::now());
+            self.first = Some(clock::now());
             self.rows.reserve_exact(flush_size.min(65_536));
             self.entries.reserve_exact(flush_size.min(65_536));
         }
@@ -389,7 +392,7 @@ impl Group {
 
 async fn sleep_until(due: Option<Instant>) {
     match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
+        Some(due) => clock::sleep_until(due).await,
         None => std::future::pending().await,
     }
 }

@@ -238,3 +238,77 @@ async fn a_row_that_does_not_fit_its_table_is_refused_at_once() {
     assert_eq!(error.to_string(), "column \"id\" is Int64, not null, found Null");
     assert_eq!(pipeline.close().await, totals(0, 0, 0));
 }
+
+#[tokio::test]
+async fn rows_of_batches_that_ended_are_at_hand_again_up_to_two_batches() {
+    let mock = Arc::new(Mock::new(1, |_, _| Fault::default()));
+    let config = PipelineConfig { concurrency: Some(1), ..config(5) };
+    let pipeline = Pipeline::builder(Arc::<Mock>::clone(&mock)).table(plan(true)).config(config).start().unwrap();
+    assert!(pipeline.spare().is_none());
+    submit(&pipeline, 0..25).await;
+    let spare = |pipeline: &Pipeline| pipeline.shared.spare.lock().unwrap().len();
+    // The rows of a batch are at hand a moment after it has its outcome.
+    for _ in 0..5_000 {
+        if mock.writes() == 5 && pipeline.gauges().in_flight() == 0 && spare(&pipeline) == 10 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!((mock.writes(), spare(&pipeline)), (5, 10));
+    let row = pipeline.spare().expect("a row");
+    assert!(matches!(row[..], [Value::Int(0..25)]), "{row:?}");
+    assert_eq!(spare(&pipeline), 9);
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_told() {
+    assert_eq!([Database::Sqlite, Database::Postgres, Database::Mysql].map(default_concurrency), [1, 4, 4]);
+    let pipeline = Pipeline::builder(Arc::new(Mock::new(1, |_, _| Fault::default()))).table(plan(true)).config(config(5)).start().unwrap();
+    assert_eq!((pipeline.concurrency(), pipeline.plan(0).method), (2, Method::Values));
+    pipeline.close().await;
+}
+
+#[tokio::test]
+async fn gauges_show_the_queue_and_what_is_in_flight() {
+    let mock = Arc::new(Mock::new(2, |_, _| Fault { delay: Duration::from_secs(3600), ..Fault::default() }));
+    let pipeline = Pipeline::builder(Arc::<Mock>::clone(&mock)).table(plan(true)).config(config(1)).start().unwrap();
+    let gauges = pipeline.gauges();
+    assert_eq!((gauges.queue_length(), gauges.in_flight()), (0, 0));
+    submit(&pipeline, 0..5).await;
+    for _ in 0..5_000 {
+        if mock.writes() == 2 && gauges.queue_length() == 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!((mock.writes(), gauges.queue_length(), gauges.in_flight()), (2, 3, 2));
+}
+
+#[test]
+fn threads_outside_the_runtime_submit_and_wait_for_room() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let guard = runtime.enter();
+    let mock = Arc::new(Mock::new(1, |_, _| Fault { delay: Duration::from_millis(1), ..Fault::default() }));
+    let config = PipelineConfig { buffer_size: 2, concurrency: Some(1), ..config(1) };
+    let pipeline = Pipeline::builder(Arc::<Mock>::clone(&mock)).table(plan(true)).config(config).start().unwrap();
+    drop(guard);
+    for id in 0..20 {
+        pipeline.blocking_submit(Submission::now(id, vec![Value::Int(id as i64)])).unwrap();
+    }
+    assert!(matches!(pipeline.blocking_submit(Submission::now(20, vec![Value::Null])), Err(SubmitError::Mismatch(_))));
+    assert_eq!(runtime.block_on(pipeline.close()), totals(20, 0, 0));
+    assert_eq!(mock.rows().len(), 20);
+}
+
+#[test]
+fn a_pipeline_whose_runtime_is_gone_takes_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let guard = runtime.enter();
+    let pipeline = Pipeline::builder(Arc::new(Mock::new(1, |_, _| Fault::default()))).table(plan(true)).start().unwrap();
+    drop(guard);
+    drop(runtime);
+    let row = || Submission::now(0, vec![Value::Int(0)]);
+    assert!(matches!(pipeline.try_submit(row()), Err(SubmitError::Closed)));
+    assert!(matches!(pipeline.blocking_submit(row()), Err(SubmitError::Closed)));
+}

@@ -26,6 +26,7 @@ use crate::http::served::has_token;
 use crate::metrics::aiproxy::{AiProxyMetrics, Request};
 use crate::metrics::{PrometheusMetrics, TEXT_FORMAT};
 use crate::proxy::seen::Seen;
+use crate::runner::say;
 pub use settings::{Price, Settings};
 pub use summary::{Cost, Group, Summary, Times, Tokens, Totals};
 use vm::Vm;
@@ -212,7 +213,11 @@ async fn figures(State(stats): State<Stats>, headers: HeaderMap) -> Response {
 }
 
 async fn reset(State(stats): State<Stats>, headers: HeaderMap) -> Response {
-    match stats.admitted(&headers) {
+    let admitted = stats.admitted(&headers);
+    // The one thing here that changes something is written down.
+    let outcome = if admitted.is_ok() { "done" } else { "refused" };
+    say(&format!("[SYS] POST /api/metrics/reset: {outcome}"));
+    match admitted {
         Ok(()) => {
             stats.live().window.reset(Instant::now());
             Json(json!({"success": true, "message": "the figures begin anew"})).into_response()

@@ -44,6 +44,9 @@ pub fn summary(report: &Report, folder: &Path, color: bool) -> String {
         label = "";
     }
     gates(&mut page, report);
+    for line in words::guard(report) {
+        page.line("guard", &line);
+    }
     page.gap();
     page.line("phases", &words::phases(report));
     let resources = &report.resources;

@@ -51,7 +51,7 @@ pub(super) fn sentence(fault: &FaultReport) -> String {
     } else {
         format!("from {} to {}", seconds(begun), seconds(healed))
     }];
-    parts.extend(fault.struck.map(|times| format!("struck {} times", count(times))));
+    parts.extend(fault.struck.map(|times| if times == 1 { "struck once".to_owned() } else { format!("struck {} times", count(times)) }));
     parts.push(fault.recovery_seconds.map_or_else(
         || "nothing was acknowledged after it".to_owned(),
         |recovery| format!("{} from healing to the first acknowledgement", seconds(recovery)),

@@ -70,17 +70,59 @@ pub(crate) fn percent(share: f64) -> String {
     if share >= 1.0 { "100 %".to_owned() } else { format!("{:.4} %", (percent * 10_000.0).floor() / 10_000.0) }
 }
 
+/// Whether `c` is shown as an escape: a control character, or one that turns the direction of reading or has no width.
+fn plain_escapes(c: char) -> bool {
+    let turns = matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{061C}' | '\u{FEFF}');
+    turns || c.is_control()
+}
+
 /// Foreign text on one line: whatever would move a cursor, change a colour or turn the direction of reading is shown instead.
 pub(crate) fn plain(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '\n' | '\r' | '\t' => safe.extend(c.escape_default()),
-            '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{061C}' | '\u{FEFF}' => {
-                safe.extend(c.escape_unicode());
-            }
-            _ if c.is_control() => safe.extend(c.escape_unicode()),
+            _ if plain_escapes(c) => safe.extend(c.escape_unicode()),
             _ => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// Lines of foreign text, each as [`plain`] shows it; tabs stay.
+pub(crate) fn lines(text: &str) -> String {
+    let line = |line: &str| line.split('\t').map(plain).collect::<Vec<_>>().join("\t");
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// As [`lines`], of text that a program of ours has painted: only its colours stay.
+pub(crate) fn painted(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for (place, part) in text.split("\u{1b}[").enumerate() {
+        let code = part.find(|c: char| !c.is_ascii_digit() && c != ';').filter(|end| part[*end..].starts_with('m'));
+        match code {
+            Some(end) if place > 0 => {
+                safe.push_str("\u{1b}[");
+                safe.push_str(&part[..=end]);
+                safe.push_str(&lines(&part[end + 1..]));
+            }
+            _ if place > 0 => safe.push_str(&lines(&format!("\u{1b}[{part}"))),
+            _ => safe.push_str(&lines(part)),
+        }
+    }
+    safe
+}
+
+/// JSON whose texts hold nothing that a terminal or a reader's eye obeys: written as escapes of JSON, so that it says the same.
+pub(crate) fn json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        let hidden = matches!(c, '\u{7F}'..='\u{9F}') || (plain_escapes(c) && !c.is_control());
+        if hidden {
+            let mut units = [0; 2];
+            safe.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            safe.push(c);
         }
     }
     safe
@@ -135,5 +177,23 @@ mod tests {
         assert_eq!(plain("漢字 😀 é"), "漢字 😀 é");
         assert_eq!(short("abcdef", 3), "abc…");
         assert_eq!(short("abc", 3), "abc");
+    }
+
+    #[test]
+    fn lines_stay_lines_and_obey_nothing() {
+        assert_eq!(lines("a\tb\nc\r\u{1b}[2Jd\u{9b}1m\n"), "a\tb\nc\\r\\u{1b}[2Jd\\u{9b}1m\n");
+        assert_eq!(
+            painted("\u{1b}[1;31mFAIL\u{1b}[0m x\u{1b}[2J\u{1b}]0;owned\u{7}"),
+            "\u{1b}[1;31mFAIL\u{1b}[0m x\\u{1b}[2J\\u{1b}]0;owned\\u{7}"
+        );
+        assert_eq!(painted("\u{1b}[\u{1b}[31"), "\\u{1b}[\\u{1b}[31");
+    }
+
+    #[test]
+    fn json_says_the_same_without_what_is_obeyed() {
+        let text = serde_json::to_string("a\u{9b}2J\u{202e}\u{feff}\n\u{7f}é").unwrap();
+        let safe = json(&text);
+        assert_eq!(safe, r#""a\u009b2J\u202e\ufeff\n\u007fé""#);
+        assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), serde_json::from_str::<String>(&text).unwrap());
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
+use super::format::plain;
 use super::{GateResult, Verdict};
 use crate::runner::say;
 
@@ -45,7 +46,7 @@ fn annotations(title: &str, verdict: Verdict, reasons: &[String], gates: &[GateR
 
 /// As <https://github.com/actions/toolkit> writes the text of a workflow command.
 fn data(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+    plain(&text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A"))
 }
 
 /// The same of its properties.

@@ -61,6 +61,9 @@ fn facts(page: &mut String, report: &Report) {
     for (label, text) in words::http(report) {
         let _ = writeln!(page, "| {} | {} |", capital(label), escape(&text));
     }
+    for line in words::guard(report) {
+        let _ = writeln!(page, "| Guard | {} |", escape(&line));
+    }
     for note in &report.notes {
         let _ = writeln!(page, "| Note | {} |", escape(note));
     }

@@ -22,6 +22,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::scenario::guard::Action;
+
 /// Version of the shape of `report.json`; it grows with every change that a reader could notice.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -85,6 +87,9 @@ pub struct Report {
     pub faults: Vec<FaultReport>,
     /// Every gate, implicit ones included.
     pub gates: Vec<GateResult>,
+    /// What the scenario's guard did, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guard: Vec<GuardAct>,
     /// What the harness itself used.
     pub resources: Resources,
     /// HDR histograms of phase `main`, V2+DEFLATE, base64, nanoseconds.
@@ -95,6 +100,21 @@ pub struct Report {
     /// What the load cost the target, as far as it can be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetUse>,
+}
+
+/// A hold or stop of the load by the scenario's guard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuardAct {
+    /// What was done.
+    pub action: Action,
+    /// The condition that was met: `error_rate`, `p99` or `up`.
+    pub condition: String,
+    /// What was found, in words.
+    pub reason: String,
+    /// From the run's first intended start.
+    pub at_seconds: f64,
+    /// How long the load was held; 0 for a stop.
+    pub duration_seconds: f64,
 }
 
 /// Where a run took place.
@@ -382,8 +402,11 @@ pub struct Integrity {
     pub method: String,
     /// Right / must be there, 0 to 1; null if not verified.
     pub rate: Option<f64>,
-    /// Rows read back.
+    /// Rows checked: read back, or by a digest that agrees.
     pub checked: u64,
+    /// By method `digest`: of the rows checked, those that were read back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_back: Option<u64>,
     pub must_be_there: u64,
     pub lost: u64,
     pub duplicated: u64,
@@ -438,6 +461,7 @@ impl Integrity {
             method: "none".to_owned(),
             rate: None,
             checked: 0,
+            read_back: None,
             must_be_there: 0,
             lost: 0,
             duplicated: 0,

@@ -95,6 +95,7 @@ pub(crate) fn passed() -> Report {
             gate("error_rate == 0", true, Verdict::Pass, Some(0.0), "0 of 200,000"),
             gate("response.p99 < 50ms", false, Verdict::Pass, Some(8.5), "8.50 ms"),
         ],
+        guard: Vec::new(),
         resources: Resources { cpu_seconds: 1.43, rss_bytes_max: 64_000_000, ..Resources::default() },
         histograms: Histograms::default(),
         http: None,
@@ -197,6 +198,7 @@ pub(crate) fn violated() -> Report {
             gate("response.p99 < 50ms", false, Verdict::Fail, Some(61.2), "61.2 ms"),
             gate("response.p999 < 80ms", false, Verdict::Inconclusive, None, "too few samples for p99.9"),
         ],
+        guard: Vec::new(),
         resources: Resources { cpu_seconds: 31.4, rss_bytes_max: 91_000_000, ..Resources::default() },
         ..passed()
     }

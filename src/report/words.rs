@@ -2,6 +2,7 @@
 
 use super::format::{bytes, count, millis, percent, plain, rate, seconds, short};
 use super::{Anomaly, Integrity, IntegrityVerdict, LatencySummary, Rate, Report, Verdict};
+use crate::scenario::guard::Action;
 
 /// The verdict as one word.
 pub(super) fn verdict(verdict: Verdict) -> &'static str {
@@ -94,7 +95,12 @@ pub(super) fn integrity(integrity: &Integrity) -> Vec<String> {
         said.push(if is_of_requests(integrity) {
             format!("{} held against the ledger of requests in {time}", many(integrity.checked, "replies and records"))
         } else {
-            format!("{} read back and compared in {time}, method {}", many(integrity.checked, "rows"), plain(&integrity.method))
+            let rows = many(integrity.checked, "rows");
+            let method = plain(&integrity.method);
+            match integrity.read_back {
+                None => format!("{rows} read back and compared in {time}, method {method}"),
+                Some(read) => format!("{rows} checked in {time}, method {method}, {} of them read back and compared", count(read)),
+            }
         });
     }
     match integrity.recovered {
@@ -275,6 +281,15 @@ pub(super) fn outcomes(report: &Report) -> String {
     parts.map(|(word, rows)| format!("{} {word}", count(rows))).join(" · ")
 }
 
+/// What the scenario's guard did, a line each.
+pub(super) fn guard(report: &Report) -> Vec<String> {
+    let line = |act: &super::GuardAct| match act.action {
+        Action::Hold => format!("held after {} for {}: {}", seconds(act.at_seconds), seconds(act.duration_seconds), plain(&act.reason)),
+        Action::Stop => format!("stopped after {}: {}", seconds(act.at_seconds), plain(&act.reason)),
+    };
+    report.guard.iter().map(line).collect()
+}
+
 /// The phases and their lengths.
 pub(super) fn phases(report: &Report) -> String {
     report.phases.iter().map(|phase| format!("{} {}", plain(&phase.name), seconds(phase.duration_seconds))).collect::<Vec<_>>().join(" · ")
@@ -298,6 +313,8 @@ mod tests {
                 "1 row of unknown outcome was found stored, which is legal"
             ]
         );
+        let digested = Integrity { read_back: Some(1024), method: "digest".to_owned(), ..sample::passed().integrity };
+        assert_eq!(self::integrity(&digested)[1], "200,000 rows checked in 0.21 s, method digest, 1,024 of them read back and compared");
     }
 
     #[test]

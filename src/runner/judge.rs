@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::monitor::Watched;
 use super::tally::Errors;
-use super::{Drive, Offered, Phases, Run};
+use super::{Drive, Offered, Phases, Run, guard};
 use crate::environment;
 use crate::gate::{self, Evidence, Gate, Sample};
 use crate::recorder::{Phase, Recorder, Stats};
 use crate::report::{
-    Environment, FaultReport, GateResult, Histograms, HttpReport, Integrity, IntegrityVerdict, Latencies, Outcomes, Phase as PhaseReport,
-    Rate, Report, Resources, SCHEMA_VERSION, Second, TargetSeen, TargetUse, Throughput, Verdict,
+    Environment, FaultReport, GateResult, GuardAct, Histograms, HttpReport, Integrity, IntegrityVerdict, Latencies, Outcomes,
+    Phase as PhaseReport, Rate, Report, Resources, SCHEMA_VERSION, Second, TargetSeen, TargetUse, Throughput, Verdict,
 };
 use crate::scenario::Workload;
 use crate::schedule::Schedule;
@@ -38,7 +38,9 @@ pub(super) fn report(
     let mut gates = judge_gates(run, phases, &warmup, &main, http.as_ref(), &integrity);
     let errors = run.tally.errors();
     if phases.target_gone {
-        excuse_errors(&mut gates);
+        excuse_errors(&mut gates, "the target was gone");
+    } else if !watched.guard.is_empty() {
+        excuse_errors(&mut gates, "the guard acted on a target in trouble");
     }
     let faults = faults(run, &mut integrity);
     on_timeline(&faults, &mut watched.timeline);
@@ -67,6 +69,7 @@ pub(super) fn report(
         integrity,
         faults,
         gates,
+        guard: watched.guard.iter().map(|act| GuardAct { reason: redact(&act.reason), ..act.clone() }).collect(),
         resources: Resources {
             load_cpu_seconds: Some(phases.used.cpu_seconds),
             load_rss_bytes_max: Some(phases.used.rss_bytes_max),
@@ -123,11 +126,13 @@ pub(super) fn lost_connections(errors: &Errors) -> bool {
     failed.peek().is_some() && failed.all(|class| lost_connection(class))
 }
 
-/// The errors of a target that is gone say nothing about how it serves: without a gate of the scenario they decide nothing.
-fn excuse_errors(gates: &mut [GateResult]) {
+/// The errors of a target that is gone, or that the guard spared, say nothing about how it serves: without a gate of the scenario
+/// they decide nothing.
+fn excuse_errors(gates: &mut [GateResult], because: &str) {
     for gate in gates.iter_mut().filter(|gate| gate.implicit && gate.verdict == Verdict::Fail) {
         gate.verdict = Verdict::Inconclusive;
-        gate.message.push_str("; the target was gone");
+        gate.message.push_str("; ");
+        gate.message.push_str(because);
     }
 }
 
@@ -233,6 +238,9 @@ fn verdict(run: &Run, phases: &Phases, watched: &Watched, gates: &[GateResult], 
         if let Some(problem) = unlike_asked(&fault) {
             because(Verdict::Inconclusive, format!("fault {}: {problem}", fault.description));
         }
+    }
+    if let Some(reason) = guard::told(&watched.guard) {
+        because(Verdict::Inconclusive, format!("the load was not offered as asked: {reason}"));
     }
     if let Some(reason) = run.tally.ledger_failure() {
         because(Verdict::Inconclusive, format!("the ledger could not be written: {reason}"));

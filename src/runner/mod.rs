@@ -1,6 +1,7 @@
 //! One run from a scenario to its report: connect, load, drain, verify, judge.
 
 mod batch;
+mod guard;
 mod judge;
 mod monitor;
 mod progress;
@@ -84,6 +85,8 @@ pub(crate) struct Run {
     pub(crate) stage: Arc<Stage>,
     /// Ends the load of this run alone.
     pub(crate) stop: CancellationToken,
+    /// Whether the guard holds the load.
+    pub(crate) hold: Arc<guard::Hold>,
     /// What the machine could do just before.
     pub(crate) calibration: Calibration,
 }
@@ -209,7 +212,7 @@ async fn run_on(id: &str, scenario: Scenario, options: Options, container: Optio
     run.stage.enter(if run.scenario.load.warmup.0.is_zero() { "main" } else { "warmup" });
     let before = environment::resources();
     let monitor = Monitor::start(&run, drive.gauges());
-    let timeline = faults.start(run.epoch, Arc::clone(&run.faults), drive.marks(), run.reporter.clone());
+    let mut timeline = faults.start(run.epoch, Arc::clone(&run.faults), drive.marks(), run.reporter.clone());
     let offered = drive.offer(&run).await;
     let load_end = run.epoch.elapsed();
     timeline.end().await;
@@ -283,7 +286,7 @@ async fn connect(
     let faults = Faults::prepare(&scene, &mut reached).await?;
     let (run, drive) = match &scenario.workload {
         Workload::BatchInsert(_) => batch::begin(id, folder, scenario, &reached, options).await?,
-        Workload::ProxyRequest(_) => proxy::begin(id, folder, scenario, &reached, options).await?,
+        Workload::ProxyRequest(_) => proxy::begin(id, folder, scenario, &reached, options, &faults).await?,
     };
     Ok((run, drive, faults))
 }
@@ -306,7 +309,10 @@ impl Run {
         Ok(Self {
             id: id.to_owned(),
             folder: folder.to_owned(),
-            recorder: Arc::new(Recorder::new(epoch, scenario.load.warmup.0, windows, workers)),
+            recorder: Arc::new(
+                Recorder::new(epoch, scenario.load.warmup.0, windows, workers)
+                    .keeping_recent(scenario.guard.as_ref().map(|guard| guard.window.0)),
+            ),
             tally: Arc::default(),
             faults: Arc::new(Book::new(epoch, &scenario.faults)),
             trace: options.exports.as_ref().and_then(|exports| exports.trace(id, &scenario, epoch)),
@@ -315,6 +321,7 @@ impl Run {
             started_at: jiff::Timestamp::now().to_string(),
             stage: Arc::new(Stage::new(reporter.clone(), options.exports.clone())),
             stop: options.stop.child_token(),
+            hold: Arc::default(),
             calibration,
             epoch,
             scenario,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::guard;
 use super::progress::PhaseProgress;
 use super::stage::Stage;
 use super::tally::Tally;
@@ -14,8 +15,8 @@ use crate::environment::rss_now;
 use crate::gate::Gate;
 use crate::metrics::PrometheusMetricsReporter;
 use crate::recorder::{Phase, Recorder, SecondStats};
-use crate::report::Second;
-use crate::report::format::count;
+use crate::report::format::{count, plain};
+use crate::report::{GuardAct, Second};
 use crate::schedule::Schedule;
 
 /// What the monitor saw.
@@ -24,6 +25,8 @@ pub(crate) struct Watched {
     pub(crate) timeline: Vec<Second>,
     /// The gate that stopped the load, in words.
     pub(crate) aborted: Option<String>,
+    /// What the guard did.
+    pub(crate) guard: Vec<GuardAct>,
 }
 
 /// The monitor's task.
@@ -50,6 +53,7 @@ impl Monitor {
             reporter: run.reporter.clone(),
             stage: Arc::clone(&run.stage),
             abort_gates: run.scenario.gates.iter().filter(|gate| gate.abort_after.is_some()).map(|gate| (gate.clone(), None)).collect(),
+            guard: guard::Watch::start(run),
             stop: run.stop.clone(),
             drain: drain.clone(),
             progress: run.options.progress.phase("warmup"),
@@ -87,6 +91,7 @@ struct State {
     stage: Arc<Stage>,
     /// Each with the instant since when it is missed.
     abort_gates: Vec<(Gate, Option<Instant>)>,
+    guard: Option<guard::Watch>,
     stop: CancellationToken,
     drain: CancellationToken,
     progress: PhaseProgress,
@@ -115,6 +120,10 @@ impl State {
         while self.watched.timeline.last().is_some_and(|last| last.offered + last.acknowledged + last.rejected + last.unknown == 0) {
             self.watched.timeline.pop();
         }
+        if let Some(mut guard) = self.guard.take() {
+            guard.finish(Instant::now());
+            self.watched.guard = guard.acts();
+        }
         if let Some(reporter) = &self.reporter {
             reporter.run_active(false);
             reporter.pool(self.gauges.pool());
@@ -127,6 +136,7 @@ impl State {
         let elapsed = self.epoch.elapsed();
         self.enter(elapsed);
         self.export(elapsed);
+        self.look();
         if elapsed.as_secs() > self.sampled {
             self.sample_to(elapsed.as_secs());
             // The second before last: everything answered in it is recorded by now.
@@ -148,6 +158,15 @@ impl State {
             self.phase = phase;
             self.progress.rename(phase);
             self.stage.enter(phase);
+        }
+    }
+
+    fn look(&mut self) {
+        let Some(guard) = &mut self.guard else { return };
+        if self.drain.is_cancelled() {
+            guard.finish(Instant::now());
+        } else {
+            guard.look(Instant::now(), self.gauges.in_flight());
         }
     }
 
@@ -223,7 +242,11 @@ impl State {
         let rate = (acknowledged - self.acknowledged) as f64 / TICK.as_secs_f64();
         self.acknowledged = acknowledged;
         let (operations, unit, schedule) = (self.operations, self.unit, &self.schedule);
+        let held = self.guard.as_ref().and_then(guard::Watch::holding);
         self.progress.update(|| {
+            if let Some(reason) = held {
+                return format!("held by the guard: {}", plain(reason));
+            }
             let of = operations.map(|most| format!(" of {}", count(most))).unwrap_or_default();
             let p99 = main.response.quantile(0.99).map_or_else(|| "–".to_owned(), |p99| format!("{:.1} ms", p99.as_secs_f64() * 1e3));
             let end = schedule.end().map(|end| format!("  {:.0} s left", end.saturating_sub(elapsed).as_secs_f64())).unwrap_or_default();

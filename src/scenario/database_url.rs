@@ -52,17 +52,23 @@ pub(super) fn server_problem(database: Database, url: &str, allow_hosts: &[Strin
     if database_name.is_empty() || database_name.contains('/') {
         return Some(format!("names no database; {shape}"));
     }
-    // A host in the query would replace the one everybody sees.
-    let socket =
-        parsed.query_pairs().find(|(key, _)| matches!(key.as_ref(), "host" | "hostaddr" | "socket")).map(|(_, value)| value.into_owned());
-    let host = match socket.or_else(|| parsed.host_str().map(percent_decode)) {
-        Some(host) if !host.is_empty() => host,
-        _ => return Some(format!("names no host; {shape}")),
-    };
+    let Some(host) = host_of(&parsed) else { return Some(format!("names no host; {shape}")) };
     let allowed = host.starts_with('/') || is_loopback(&host) || allow_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(&host));
     (!allowed).then(|| {
         format!("host `{host}` is beyond loopback; if it may be put under load, add it to target.allow_hosts or give --allow-host {host}")
     })
+}
+
+/// Where a URL leads: a host, or the path of a socket.
+pub(crate) fn host_of(url: &Url) -> Option<String> {
+    // A host in the query would replace the one everybody sees.
+    let is_host = |key: &str| is_database(url) && matches!(key, "host" | "hostaddr" | "socket");
+    let socket = url.query_pairs().find(|(key, _)| is_host(key)).map(|(_, value)| value.into_owned());
+    socket.or_else(|| url.host_str().map(percent_decode)).filter(|host| !host.is_empty())
+}
+
+fn is_database(url: &Url) -> bool {
+    [Database::Postgres, Database::Mysql].into_iter().any(|database| scheme_of(database).contains(&url.scheme()))
 }
 
 /// Whether `host` is this machine by its very name.

@@ -39,6 +39,9 @@ pub struct HttpTarget {
     /// How large replies may be.
     #[serde(default)]
     pub limits: ReplyLimits,
+    /// Where connections really go: to the proxy of the run's faults, if it has any of the network.
+    #[serde(skip)]
+    pub via: Option<std::net::SocketAddr>,
 }
 
 /// What `direct_url` says of the upstream that the scenario starts.

@@ -4,6 +4,7 @@
 pub mod container;
 pub mod database_url;
 pub mod fault;
+pub mod guard;
 pub mod http;
 pub mod interpolate;
 pub mod load;
@@ -59,6 +60,9 @@ pub struct Scenario {
     #[serde(default)]
     #[schemars(length(max = 1000))]
     pub gates: Vec<Gate>,
+    /// Holds or stops the load while the target is in trouble.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<guard::Guard>,
     /// What is exported.
     #[serde(default)]
     pub metrics: Metrics,
@@ -595,6 +599,8 @@ pub enum VerifyMethod {
     /// Every row is read back and compared byte by byte.
     #[default]
     Full,
+    /// The database sums up ranges of rows, and those whose sums are not as expected are read back and compared.
+    Digest,
     /// Nothing is checked: the run is inconclusive.
     Off,
 }

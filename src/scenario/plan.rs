@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use super::container::Container;
 use super::database_url::{name_of, word};
+use super::fault::Fault;
+use super::guard::{Action, Guard};
 use super::{BatchInsert, Charset, ColumnConfig, Executor, Load, Scenario, VerifyMethod, Workload};
 use crate::gate::{Gate, Metric};
 use crate::redact::redact_url;
@@ -131,8 +133,14 @@ pub fn plan(scenario: &Scenario, ddl: &[String]) -> String {
             }
         }
     }
+    for (index, fault) in scenario.faults.iter().enumerate() {
+        line(if index == 0 { "Faults" } else { "" }, self::fault(fault));
+    }
     for (index, gate) in gates(scenario).into_iter().enumerate() {
         line(if index == 0 { "Gates" } else { "" }, gate);
+    }
+    if let Some(guard) = &scenario.guard {
+        line("Guard", guarded(guard));
     }
     out.push_str(&stages(&scenario.load, scenario.workload.unit()));
     if !ddl.is_empty() {
@@ -278,8 +286,33 @@ fn pipeline(insert: &BatchInsert) -> String {
 fn verify(scenario: &Scenario) -> String {
     match scenario.verify.method {
         VerifyMethod::Full => "full: every row is read back and compared byte by byte".to_owned(),
+        VerifyMethod::Digest => {
+            "digest: the database sums up ranges of rows; where a sum is not as expected, they are read back and compared".to_owned()
+        }
         VerifyMethod::Off => "off: the run will be inconclusive".to_owned(),
     }
+}
+
+fn guarded(guard: &Guard) -> String {
+    let window = word(&guard.window);
+    let conditions = [
+        guard.error_rate.map(|share| format!("{} % of the answers of the last {window} failed", grouped(share.0 * 100.0))),
+        guard.p99.map(|p99| format!("the response p99 of the last {window} is {}", word(&p99))),
+        guard.up.as_ref().map(|up| format!("{} is 0 for {} at {}", up.query, word(&up.lasts), redact_url(&up.prometheus))),
+    ];
+    let conditions = conditions.into_iter().flatten().collect::<Vec<_>>().join(", or ");
+    match guard.action {
+        Action::Stop => format!("stops the load once {conditions}"),
+        Action::Hold => {
+            format!("holds the load for {} once {conditions}; stops it after {} holds", word(&guard.cooldown), guard.max_holds)
+        }
+    }
+}
+
+/// When a fault begins, how long it lasts and what it is.
+fn fault(fault: &Fault) -> String {
+    let length = fault.length.map_or("once".to_owned(), |length| format!("for {}", word(&length)));
+    format!("at {} {length}: {}", word(&fault.at), fault.words())
 }
 
 fn gates(scenario: &Scenario) -> Vec<String> {
@@ -384,6 +417,41 @@ mod tests {
             "gates": ["error_rate < 1%", {"gate": "response.p99 < 50ms", "window": "10s", "abort": true}]
         });
         insta::assert_snapshot!(plan(&scenario(value), &[]));
+    }
+
+    #[test]
+    fn a_guard_is_told_without_a_password() {
+        let told = |guard: Value| {
+            let mut value = quickstart();
+            value["guard"] = guard;
+            let plan = plan(&scenario(value), &[]);
+            plan.lines().find_map(|line| line.strip_prefix("Guard        ")).unwrap().to_owned()
+        };
+        let up = json!({"prometheus": "http://u:s3cret@127.0.0.1:9090", "query": "up", "for": "2m"});
+        assert_eq!(
+            told(json!({"error_rate": "12.5%", "p99": "2s", "up": up})),
+            "holds the load for 10s once 12.5 % of the answers of the last 5s failed, or the response p99 of the last 5s is 2s, or up is 0 for 2m at \
+             http://u:***@127.0.0.1:9090; stops it after 10 holds"
+        );
+        assert_eq!(told(json!({"p99": "1s", "action": "stop"})), "stops the load once the response p99 of the last 5s is 1s");
+    }
+
+    #[test]
+    fn faults_are_shown_without_what_starts_a_server() {
+        let mut value = quickstart();
+        value["target"] = json!({"postgres": {"url": "postgres://bob@127.0.0.1/x"}});
+        value["faults"] = json!([
+            {"at": "1s", "for": "500ms", "kind": "cut", "when": "after_commit", "share": 0.5, "most": 3},
+            {"at": "3s", "kind": "reset"}, {"at": "5s", "for": "1s", "kind": "kill", "pid_file": "/run/x", "start": "s3cret"}
+        ]);
+        let plan = plan(&scenario(value), &[]);
+        let faults: Vec<&str> = plan.lines().skip_while(|line| !line.starts_with("Faults")).take(3).collect();
+        let shown = [
+            "Faults       at 1s for 500ms: cut (when after_commit, share 0.5, most 3)",
+            "             at 3s once: reset",
+            "             at 5s for 1s: kill",
+        ];
+        assert_eq!(faults, shown);
     }
 
     #[test]

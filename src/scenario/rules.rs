@@ -1,6 +1,7 @@
 //! What no type can refuse: settings that exclude each other, names that cannot be quoted, loads that offer nothing.
 //! Each with the path it is about and the mend. Strict on purpose: a setting without effect is refused, not ignored.
 
+mod guard;
 mod proxy;
 
 use std::collections::BTreeSet;
@@ -63,6 +64,9 @@ pub fn check(scenario: &Scenario) -> Vec<(String, String)> {
         }
     }
     rules.gates(scenario);
+    if let Some(guard) = &scenario.guard {
+        rules.guard(guard);
+    }
     rules.found.extend(container::problems(scenario));
     rules.found.extend(fault::problems(scenario));
     rules.found

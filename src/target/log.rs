@@ -1,16 +1,14 @@
 //! A gateway's request log, wherever it is kept: counted while it may still grow, then read as text.
 
-use std::str::FromStr as _;
-
 use rusqlite::OpenFlags;
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::mysql::MySqlConnection;
+use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
-use super::TargetError;
 use super::server::describe;
 use super::sql::quoted;
-use crate::scenario::database_url::is_loopback;
+use super::{TargetError, allow, mysql, postgres};
+use crate::scenario::TargetConfig;
 use crate::scenario::proxy::{LogColumns, LogDatabase};
 use crate::verifier::requests::LogRow;
 
@@ -27,25 +25,23 @@ enum Connection {
 }
 
 impl Log {
-    /// Opens the log for reading. `query` selects the run's rows.
+    /// Opens the log for reading. `query` selects the run's rows; `target` says which hosts may be reached, and how.
     ///
     /// # Errors
     /// When it cannot be opened; the message names the key and the mend.
-    pub async fn open(database: &LogDatabase, query: &str, insecure_tls: bool) -> Result<Self, TargetError> {
+    pub async fn open(database: &LogDatabase, query: &str, target: &TargetConfig) -> Result<Self, TargetError> {
         let connection = if let Some(sqlite) = &database.sqlite {
             let path = sqlite.path.clone().unwrap_or_default();
             let opened = rusqlite::Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY);
             let opened = opened.and_then(|connection| connection.busy_timeout(std::time::Duration::from_secs(5)).map(|()| connection));
             Connection::Sqlite(opened.map_err(|e| unusable("sqlite.path", &e.to_string()))?)
         } else if let Some(server) = &database.postgres {
-            let options = PgConnectOptions::from_str(&server.url).map_err(|e| unusable("postgres.url", &describe(&e)))?;
-            let verified = !insecure_tls && !is_loopback(options.get_host());
-            let options = if verified { options.ssl_mode(PgSslMode::VerifyFull) } else { options };
+            allow::check_url("reconcile.database.postgres.url", &server.url, &target.allow_hosts).await?;
+            let options = postgres::options(&server.url, target.insecure_tls).await?;
             Connection::Postgres(options.connect().await.map_err(|e| unusable("postgres.url", &describe(&e)))?)
         } else if let Some(server) = &database.mysql {
-            let options = MySqlConnectOptions::from_str(&server.url).map_err(|e| unusable("mysql.url", &describe(&e)))?;
-            let verified = !insecure_tls && !is_loopback(options.get_host());
-            let options = if verified { options.ssl_mode(MySqlSslMode::VerifyIdentity) } else { options };
+            allow::check_url("reconcile.database.mysql.url", &server.url, &target.allow_hosts).await?;
+            let options = mysql::options(&server.url, target.insecure_tls).await?;
             Connection::Mysql(options.connect().await.map_err(|e| unusable("mysql.url", &describe(&e)))?)
         } else {
             return Err(unusable("database", "none is named"));
@@ -147,7 +143,7 @@ mod tests {
             .execute_batch("CREATE TABLE l (rid TEXT, who TEXT, pt INTEGER, st INTEGER); INSERT INTO l VALUES ('bq-1', 'ann', 12, 200), ('bq-2', NULL, 12, 200), ('x', NULL, NULL, 500)")
             .unwrap();
         let database: LogDatabase = serde_json::from_value(serde_json::json!({"sqlite": {"path": path}})).unwrap();
-        let mut log = Log::open(&database, "SELECT * FROM l WHERE rid LIKE 'bq-%';", false).await.unwrap();
+        let mut log = Log::open(&database, "SELECT * FROM l WHERE rid LIKE 'bq-%';", &TargetConfig::default()).await.unwrap();
         assert_eq!(log.count().await.unwrap(), 2);
         let columns = LogColumns {
             id: "rid".into(),
@@ -169,6 +165,6 @@ mod tests {
         let told = log.rows(&LogColumns::default()).await.unwrap_err().to_string();
         assert!(told.contains("correct reconcile.query and reconcile.columns"), "{told}");
         let none = LogDatabase::default();
-        assert!(Log::open(&none, "", false).await.is_err());
+        assert!(Log::open(&none, "", &TargetConfig::default()).await.is_err());
     }
 }

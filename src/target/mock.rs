@@ -9,11 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::digest::{self, RangeDigest};
 use super::{
     Applied, Conflict, Database, ErrorClass, Failure, KeyRange, Method, PoolUse, Reader, Session, Target, TargetError, TargetInfo,
     WritePlan, Written,
 };
-use crate::table::{Cell, ColumnType, Row, RowBlock, Table, Value, write_decimal};
+use crate::table::{Row, RowBlock, Table};
 
 /// What goes wrong with one write.
 #[derive(Clone, Debug, Default)]
@@ -216,8 +217,7 @@ struct MockReader {
 #[async_trait]
 impl Reader for MockReader {
     async fn scan(&self, table: &Table, range: KeyRange, blocks: mpsc::Sender<RowBlock>) -> Result<(), TargetError> {
-        let inside = |key: i64| range.from.is_none_or(|from| key >= from) && range.to.is_none_or(|to| key < to);
-        let rows: Vec<&Row> = self.rows.iter().filter(|(key, _)| inside(**key)).flat_map(|(_, copies)| copies).collect();
+        let rows: Vec<&Row> = self.rows.iter().filter(|(key, _)| range.holds(**key)).flat_map(|(_, copies)| copies).collect();
         for rows in rows.chunks(RowBlock::ROWS) {
             if blocks.send(block(table, rows)).await.is_err() {
                 break;
@@ -225,29 +225,29 @@ impl Reader for MockReader {
         }
         Ok(())
     }
+
+    async fn digest(&self, table: &Table, ranges: &[KeyRange]) -> Result<Vec<RangeDigest>, TargetError> {
+        let mut scratch = Vec::new();
+        let mut digest = |range: &KeyRange| {
+            let mut digest = RangeDigest::default();
+            let inside = self.rows.iter().filter(|(key, _)| range.holds(**key));
+            inside.flat_map(|(key, copies)| copies.iter().map(move |row| (key, row))).for_each(|(key, row)| {
+                digest.add(*key, self.row_hash(table, row, &mut scratch));
+            });
+            digest
+        };
+        Ok(ranges.iter().map(&mut digest).collect())
+    }
 }
 
 /// Rows as a database would send them back.
 #[must_use]
 pub fn block(table: &Table, rows: &[&Row]) -> RowBlock {
     let mut block = RowBlock::new(table.columns.len());
+    let mut decimal = String::new();
     for row in rows {
         for (column, value) in table.columns.iter().zip(*row) {
-            let mut text = String::new();
-            if let (Value::Decimal(unscaled), ColumnType::Decimal { scale, .. }) = (value, column.ty) {
-                write_decimal(&mut text, *unscaled, scale);
-            }
-            block.push(match value {
-                Value::Null => Cell::Null,
-                Value::Int(v) => Cell::Int(*v),
-                Value::Float(v) => Cell::Float(*v),
-                Value::Bool(v) => Cell::Bool(*v),
-                Value::Timestamp(v) => Cell::Timestamp(*v),
-                Value::Uuid(v) => Cell::Uuid(*v),
-                Value::Text(v) => Cell::Text(v.as_bytes()),
-                Value::Bytes(v) => Cell::Bytes(v),
-                Value::Decimal(_) => Cell::Text(text.as_bytes()),
-            });
+            block.push(digest::cell_of(column.ty, value, &mut decimal));
         }
     }
     block

@@ -1,6 +1,8 @@
 //! What is driven: the trait every database implements, the classes of what can go wrong with it, and [`connect`], the one
 //! place that branches on the kind of target.
 
+pub(crate) mod allow;
+pub mod digest;
 pub mod log;
 pub mod mock;
 pub mod mysql;
@@ -20,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::scenario::TargetConfig;
 use crate::table::{Row, RowBlock, Table};
+use digest::RangeDigest;
 pub(crate) use server::describe;
 pub(crate) use sql::quoted;
 
@@ -293,6 +296,14 @@ pub struct KeyRange {
     pub to: Option<i64>,
 }
 
+impl KeyRange {
+    /// Whether `key` lies in the range.
+    #[must_use]
+    pub fn holds(&self, key: i64) -> bool {
+        self.from.is_none_or(|from| key >= from) && self.to.is_none_or(|to| key < to)
+    }
+}
+
 /// One connection of the pool, held for one batch. Dropping it gives it back, or closes it if its last write's outcome is
 /// unknown or the connection is broken.
 #[async_trait]
@@ -317,6 +328,18 @@ pub trait Reader: Send + Sync {
     /// # Errors
     /// When the table cannot be read to the end.
     async fn scan(&self, table: &Table, range: KeyRange, blocks: mpsc::Sender<RowBlock>) -> Result<(), TargetError>;
+
+    /// The hash of `row` as [`Reader::digest`] adds it up. `scratch` only saves allocations.
+    fn row_hash(&self, table: &Table, row: &Row, scratch: &mut Vec<u8>) -> u64 {
+        digest::row_hash(table, row, scratch)
+    }
+
+    /// The digest of each of `ranges`, computed by the database.
+    ///
+    /// # Errors
+    /// When the database cannot compute what [`Reader::row_hash`] computes, for instance because a column's type was altered: then
+    /// nothing is known, and the rows must be read.
+    async fn digest(&self, table: &Table, ranges: &[KeyRange]) -> Result<Vec<RangeDigest>, TargetError>;
 }
 
 /// A database under load.
@@ -446,5 +469,17 @@ pub fn ddl(database: Database, table: &Table) -> Vec<String> {
         Database::Sqlite => sqlite::ddl(table),
         Database::Postgres => postgres::ddl(table),
         Database::Mysql => mysql::ddl(table),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_succeed_when_tried_again_is_transient() {
+        let transient: Vec<ErrorClass> = ErrorClass::ALL.into_iter().filter(|class| class.is_transient()).collect();
+        let expected = ["deadlock", "lock_timeout", "serialization", "busy", "timeout", "connection"];
+        assert_eq!(transient.iter().map(|class| class.as_str()).collect::<Vec<_>>(), expected);
     }
 }

@@ -258,7 +258,7 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { end: Instant::now() + limit, pause: Duration::from_millis(20) }
+        Self { end: Instant::now() + limit, pause: Duration::from_millis(2) }
     }
 
     /// Waits a while; false if the limit has been reached already.
@@ -332,3 +332,6 @@ impl Address {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

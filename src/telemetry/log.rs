@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
 use crate::redact;
+use crate::report::format;
 
 /// How grave a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +150,8 @@ pub(crate) fn event(level: Level, message: &str, fields: Value) {
 }
 
 fn stderr(line: &str) {
+    // A file's name, a server's answer or a body may hold what a terminal obeys.
+    let line = format::lines(line);
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
@@ -169,7 +172,7 @@ fn object(level: Level, message: &str, mut fields: Value) -> String {
     if let Value::Object(fields) = fields {
         line.extend(fields);
     }
-    Value::Object(line).to_string()
+    format::json(&Value::Object(line).to_string())
 }
 
 #[cfg(test)]

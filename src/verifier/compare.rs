@@ -97,7 +97,7 @@ fn sub_kind(ty: ColumnType, expected: &Value, found: Cell<'_>) -> &'static str {
     match (expected, found) {
         (Value::Null, _) | (_, Cell::Null) => "null",
         (Value::Text(a), Cell::Text(b)) => text_kind(a.as_bytes(), b),
-        (Value::Bytes(a), Cell::Bytes(b)) => text_kind(a, b),
+        (Value::Bytes(a), Cell::Bytes(b)) => length_kind(a, b).unwrap_or("other"),
         (Value::Decimal(a), Cell::Text(b)) => decimal_kind(*a, scale(ty), b),
         (Value::Float(a), Cell::Float(b)) => {
             // What a column of single precision, or of a few digits, keeps.
@@ -120,13 +120,18 @@ fn sub_kind(ty: ColumnType, expected: &Value, found: Cell<'_>) -> &'static str {
     }
 }
 
-fn text_kind(expected: &[u8], found: &[u8]) -> &'static str {
+/// What only the length tells.
+fn length_kind(expected: &[u8], found: &[u8]) -> Option<&'static str> {
     let trimmed = |bytes: &[u8]| bytes.len() - bytes.iter().rev().take_while(|byte| matches!(byte, b' ' | 0)).count();
     if expected[..trimmed(expected)] == found[..trimmed(found)] {
-        return "padded";
+        return Some("padded");
     }
-    if expected.starts_with(found) {
-        return "truncated";
+    expected.starts_with(found).then_some("truncated")
+}
+
+fn text_kind(expected: &[u8], found: &[u8]) -> &'static str {
+    if let Some(kind) = length_kind(expected, found) {
+        return kind;
     }
     let (a, b) = (String::from_utf8_lossy(expected), String::from_utf8_lossy(found));
     if is_charset_loss(&a, &b) {
@@ -138,26 +143,18 @@ fn text_kind(expected: &[u8], found: &[u8]) -> &'static str {
     }
 }
 
-/// Whether `found` is `expected` with characters beyond ASCII replaced by one or more `?` or U+FFFD.
+/// Whether `found` is `expected` with characters beyond ASCII replaced by `?` or U+FFFD: by one mark a character, or by one a byte.
 fn is_charset_loss(expected: &str, found: &str) -> bool {
+    expected != found && [|_| 1, char::len_utf8].into_iter().any(|marks| is_replaced(expected, found, marks))
+}
+
+fn is_replaced(expected: &str, found: &str, marks: fn(char) -> usize) -> bool {
     let mut found = found.chars().peekable();
-    let mut replaced = false;
-    for character in expected.chars() {
-        match found.next() {
-            Some(same) if same == character => {}
-            Some('?' | '\u{fffd}') if !character.is_ascii() => {
-                replaced = true;
-                // A byte-wise replacement leaves up to one mark a byte.
-                for _ in 1..character.len_utf8() {
-                    if found.peek() == Some(&'?') && !expected.contains('?') {
-                        found.next();
-                    }
-                }
-            }
-            _ => return false,
-        }
-    }
-    replaced && found.next().is_none()
+    let same = expected.chars().all(|character| {
+        found.next_if_eq(&character).is_some()
+            || (!character.is_ascii() && (0..marks(character)).all(|_| found.next_if(|mark| matches!(mark, '?' | '\u{fffd}')).is_some()))
+    });
+    same && found.next().is_none()
 }
 
 fn decimal_kind(unscaled: i64, scale: u8, found: &[u8]) -> &'static str {
@@ -260,6 +257,11 @@ mod tests {
         assert_eq!(kind("a😀b", "a?b"), "charset");
         assert_eq!(kind("a😀b", "a????b"), "charset");
         assert_eq!(kind("é", "\u{fffd}"), "charset");
+        assert_eq!(kind("éàx", "??x"), "charset");
+        assert_eq!(kind("éàx", "????x"), "charset");
+        assert_eq!(kind("éà?", "???"), "charset");
+        assert_eq!(kind("éàx", "???x"), "other");
+        assert_eq!(kind("a?c", "a??"), "other");
         assert_eq!(kind("ab", "ab  "), "padded");
         assert_eq!(kind("ab  ", "ab"), "padded");
         assert_eq!(kind("Abc", "aBC"), "case");
@@ -272,6 +274,8 @@ mod tests {
         assert_eq!(sub_kind(ColumnType::Float64, &Value::Float(16_777_217.0), Cell::Float(16_777_216.0)), "rounded");
         assert_eq!(sub_kind(ColumnType::Float64, &Value::Float(1.0), Cell::Float(2.0)), "other");
         assert_eq!(sub_kind(ColumnType::Int64, &Value::Int(999), Cell::Int(255)), "truncated");
+        // Bytes that are no UTF-8 look alike as text.
+        assert_eq!(sub_kind(ColumnType::Bytes, &Value::Bytes(vec![0x80, 1]), Cell::Bytes(&[0xc1, 1])), "other");
         assert_eq!(sub_kind(ColumnType::Int64, &Value::Int(999), Cell::Int(998)), "other");
         assert_eq!(
             sub_kind(ColumnType::Timestamp, &Value::Timestamp(1_700_000_000_123_456), Cell::Timestamp(1_700_000_000_000_000)),
@@ -284,5 +288,155 @@ mod tests {
         assert_eq!(sub_kind(decimal, &Value::Decimal(12_345), Cell::Int(123)), "type");
         assert_eq!(sub_kind(ColumnType::Text, &Value::Text("a".into()), Cell::Null), "null");
         assert_eq!(sub_kind(ColumnType::Bool, &Value::Bool(true), Cell::Bool(false)), "other");
+    }
+
+    const DECIMAL: ColumnType = ColumnType::Decimal { precision: 10, scale: 2 };
+
+    /// A value of every type, beside the type; texts and bytes twice.
+    fn of_every_type() -> (Table, Row) {
+        let values = [
+            (ColumnType::Int64, Value::Int(-3)),
+            (ColumnType::Float64, Value::Float(0.5)),
+            (DECIMAL, Value::Decimal(-105)),
+            (ColumnType::Bool, Value::Bool(true)),
+            (ColumnType::Text, Value::Text("a\nb".into())),
+            (ColumnType::Bytes, Value::Bytes(vec![0, 255])),
+            (ColumnType::Timestamp, Value::Timestamp(1_700_000_000_123_456)),
+            (ColumnType::Uuid, Value::Uuid([7; 16])),
+            (ColumnType::Text, Value::Null),
+        ];
+        let column = |(place, (ty, _)): (usize, &(ColumnType, Value))| crate::table::Column {
+            name: format!("c{place}"),
+            ty: *ty,
+            nullable: true,
+            index: false,
+            max_len: 9,
+        };
+        let columns = values.iter().enumerate().map(column).collect();
+        let table = Table { name: "t".into(), columns, key: 0, unique_key: true };
+        (table, values.into_iter().map(|(_, value)| value).collect())
+    }
+
+    fn between(table: &Table, expected: &Row, stored: &Row) -> Option<Difference> {
+        difference(table, expected, &crate::target::mock::block(table, &[stored]), 0)
+    }
+
+    #[test]
+    fn every_type_is_the_same_only_as_itself() {
+        let (table, row) = of_every_type();
+        assert!(between(&table, &row, &row).is_none());
+        assert_eq!(
+            show_row(&table, &row),
+            "c0=-3 c1=0.5 c2=-1.05 c3=true c4=a\\nb c5=0x00ff c6=1700000000123456 c7=0x07070707070707070707070707070707 c8=NULL"
+        );
+        let others = [
+            (Value::Int(-4), "-4"),
+            (Value::Float(-0.5), "-0.5"),
+            (Value::Decimal(-106), "-1.06"),
+            (Value::Bool(false), "false"),
+            (Value::Text("a\tb".into()), "a\\tb"),
+            (Value::Bytes(vec![1]), "0x01"),
+            (Value::Timestamp(3), "3"),
+            (Value::Uuid([1; 16]), "0x01010101010101010101010101010101"),
+            (Value::Text("a".into()), "a"),
+        ];
+        for (place, (other, shown)) in others.into_iter().enumerate() {
+            let mut stored = row.clone();
+            stored[place] = other;
+            let told = between(&table, &row, &stored).expect("it differs").anomaly(5);
+            assert_eq!((told.key, told.column.as_deref(), told.found.as_deref()), (5, Some(&*format!("c{place}")), Some(shown)));
+            // Zero and minus zero are the same number and not the same value.
+            assert!(!is_same(ColumnType::Float64, &Value::Float(0.0), Cell::Float(-0.0)));
+            stored[place] = Value::Null;
+            let null = between(&table, &row, &stored).map(|told| (told.columns, told.sub_kind, told.found));
+            assert_eq!(null, (place < 8).then(|| (1, "null", "NULL".to_owned())), "{place}");
+        }
+    }
+
+    #[test]
+    fn columns_that_differ_are_counted_and_only_a_value_out_of_its_place_is_swapped() {
+        let texts = ["a", "b", "c"].map(|text| Value::Text(text.into()));
+        let (mut table, _) = of_every_type();
+        table.columns = vec![table.columns[4].clone(); 3];
+        table.columns.push(table.columns[0].clone());
+        table.columns[3].ty = ColumnType::Bytes;
+        let row = [texts.as_slice(), &[Value::Bytes(b"z".to_vec())]].concat();
+        let told = |stored: [&str; 4]| {
+            let mut stored: Row = stored.iter().map(|text| Value::Text((*text).into())).collect();
+            stored[3] = Value::Bytes(if let Value::Text(text) = &stored[3] { text.clone().into_bytes() } else { vec![] });
+            between(&table, &row, &stored).map(|told| (told.columns, told.sub_kind))
+        };
+        assert_eq!(told(["b", "a", "c", "z"]), Some((2, "swapped")));
+        assert_eq!(told(["b", "c", "a", "z"]), Some((3, "swapped")));
+        // The other column still has its value: nothing was moved.
+        assert_eq!(told(["b", "b", "c", "z"]), Some((1, "other")));
+        assert_eq!(told(["a", "b", "x", "y"]), Some((2, "other")));
+        // A value of a column of another type.
+        assert_eq!(told(["z", "b", "c", "a"]), Some((2, "other")));
+    }
+
+    #[test]
+    fn a_number_at_the_bound_of_a_narrower_column_was_clamped() {
+        let bounds = [
+            (1000, 127),
+            (-1000, -128),
+            (100_000, 32_767),
+            (-100_000, -32_768),
+            (10_000_000, 8_388_607),
+            (-10_000_000, -8_388_608),
+            (1 << 40, 2_147_483_647),
+            (-(1 << 40), -2_147_483_648),
+            (999, 255),
+            (-5, 0),
+            (100_000, 65_535),
+            (20_000_000, 16_777_215),
+            (1 << 40, 4_294_967_295),
+        ];
+        for (expected, found) in bounds {
+            let kind = |found| sub_kind(ColumnType::Int64, &Value::Int(expected), Cell::Int(found));
+            assert_eq!([kind(found), kind(found - 1), kind(found + 1)], ["truncated", "other", "other"], "{expected} {found}");
+        }
+    }
+
+    #[test]
+    fn a_number_near_enough_was_rounded() {
+        let float = |expected, found| sub_kind(ColumnType::Float64, &Value::Float(expected), Cell::Float(found));
+        assert_eq!([float(1e6, 1e6 + 1.0), float(1e6, 1e6 - 1.0), float(-1e6, -1e6 - 1.0)], ["rounded"; 3]);
+        assert_eq!([float(1e6, 1e6 + 1.5), float(-1e6, -1e6 + 1.5), float(1e6, -1e6), float(0.5, 1.0)], ["other"; 4]);
+        let time = |found| sub_kind(ColumnType::Timestamp, &Value::Timestamp(1_700_000_123_456), Cell::Timestamp(found));
+        assert_eq!([time(1_700_000_123_000), time(1_700_000_124_000), time(1_700_000_120_000), time(1_700_000_000_000)], ["rounded"; 4]);
+        assert_eq!([time(1_700_001_000_000), time(1_700_000_100_000)], ["rounded"; 2]);
+        assert_eq!([time(1_700_000_122_000), time(1_700_000_123_450), time(1_700_002_000_000), time(1_699_999_000_000)], ["other"; 4]);
+        let exact = sub_kind(ColumnType::Timestamp, &Value::Timestamp(5_001_000), Cell::Timestamp(5_000_000));
+        assert_eq!(exact, "rounded");
+        assert_eq!(sub_kind(ColumnType::Timestamp, &Value::Timestamp(3_000), Cell::Timestamp(2_000)), "other", "a whole unit away");
+        let decimal = |found: &str| sub_kind(DECIMAL, &Value::Decimal(12_345), Cell::Text(found.as_bytes()));
+        assert_eq!([decimal("123.5"), decimal("123.4"), decimal("123"), decimal("124"), decimal("123.40")], ["rounded"; 5]);
+        assert_eq!([decimal("123.3"), decimal("125"), decimal("123.44"), decimal("x"), decimal("-123.5"), decimal("122")], ["other"; 6]);
+    }
+
+    #[test]
+    fn a_text_that_lost_characters_is_told_from_one_that_never_had_them() {
+        let kind = |a: &str, b: &str| text_kind(a.as_bytes(), b.as_bytes());
+        assert_eq!([kind("é", "?"), kind("é", "??"), kind("a😀", "a???"), kind("é?", "??"), kind("éa", "?a")], ["charset"; 5]);
+        // More marks than bytes, a mark for ASCII, characters left over or missing.
+        assert_eq!([kind("é", "???"), kind("ab", "a?"), kind("éa", "?"), kind("é", "?b"), kind("éb", "?c")], ["other"; 5]);
+        assert_eq!([kind("ab\0", "ab"), kind("ab", "ab\0 "), kind("ab ", "ab\0")], ["padded"; 3]);
+        assert_eq!([kind("ab", ""), kind("a b", "a ")], ["truncated"; 2]);
+        assert_eq!([kind("ab", "AB"), kind("É", "é")], ["case"; 2]);
+        assert_eq!(sub_kind(ColumnType::Bytes, &Value::Bytes(vec![1, 2, 3]), Cell::Bytes(&[1, 2])), "truncated");
+        assert_eq!(sub_kind(ColumnType::Uuid, &Value::Uuid([1; 16]), Cell::Uuid([2; 16])), "other");
+        assert_eq!(sub_kind(ColumnType::Int64, &Value::Int(1), Cell::Text(b"1")), "type");
+        assert_eq!(sub_kind(ColumnType::Text, &Value::Null, Cell::Text(b"1")), "null");
+    }
+
+    #[test]
+    fn what_is_shown_is_bounded_and_has_no_control_characters() {
+        let long = "x".repeat(121);
+        assert_eq!(clip(&long[..120]), long[..120]);
+        assert_eq!(clip(&long), format!("{}…", &long[..120]));
+        assert_eq!(clip("a\x1b[1mb\u{85}"), "a\\u{1b}[1mb\\u{85}");
+        assert_eq!(hex(&[0xab; 60]), format!("0x{}", "ab".repeat(60)));
+        assert_eq!(hex(&[0xab; 61]), format!("0x{}…", "ab".repeat(60)));
     }
 }

@@ -129,12 +129,42 @@ fn summary(findings: &Findings, partial_batches: u64) -> String {
 fn swapped(examples: &mut [Anomaly]) {
     for a in 0..examples.len() {
         for b in a + 1..examples.len() {
-            let crosswise = |x: &Anomaly, y: &Anomaly| x.class == "corrupted" && x.column == y.column && x.found == y.expected;
+            // A value whose type alone is wrong looks like its own and any other of the same kind.
+            let crosswise = |x: &Anomaly, y: &Anomaly| {
+                x.class == "corrupted" && x.column == y.column && x.found == y.expected && x.sub_kind.as_deref() != Some("type")
+            };
             if crosswise(&examples[a], &examples[b]) && crosswise(&examples[b], &examples[a]) {
                 for row in [a, b] {
                     examples[row].sub_kind = Some("swapped".to_owned());
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn corrupted(column: &str, expected: &str, found: &str) -> Anomaly {
+        let (column, expected, found) = (Some(column.to_owned()), Some(expected.to_owned()), Some(found.to_owned()));
+        Anomaly { column, expected, found, sub_kind: Some("other".to_owned()), ..anomaly("corrupted", 1) }
+    }
+
+    #[test]
+    fn only_values_that_lie_crosswise_in_one_column_were_swapped() {
+        let called = |mut examples: Vec<Anomaly>| {
+            swapped(&mut examples);
+            examples.iter().map(|example| example.sub_kind.as_deref() == Some("swapped")).collect::<Vec<_>>()
+        };
+        assert_eq!(called(vec![corrupted("a", "1", "2"), corrupted("a", "x", "y"), corrupted("a", "2", "1")]), [true, false, true]);
+        assert_eq!(called(vec![corrupted("a", "1", "2"), corrupted("b", "2", "1")]), [false; 2], "another column");
+        assert_eq!(called(vec![corrupted("a", "1", "2"), corrupted("a", "2", "3")]), [false; 2], "one way");
+        assert_eq!(called(vec![corrupted("a", "3", "2"), corrupted("a", "2", "1")]), [false; 2], "the other way");
+        // Two long values that are shown up to where they differ.
+        assert_eq!(called(vec![corrupted("a", "long…", "long…")]), [false], "with itself");
+        let stale = |expected, found| Anomaly { class: "stale".to_owned(), ..corrupted("a", expected, found) };
+        assert_eq!(called(vec![corrupted("a", "1", "2"), stale("2", "1")]), [false; 2], "another class");
+        assert_eq!(called(vec![stale("1", "2"), corrupted("a", "2", "1")]), [false; 2], "another class");
     }
 }

@@ -4,14 +4,19 @@
 //! regenerated from (seed, operation) and compared byte by byte. Nothing is sampled, so nothing is missed; memory is
 //! proportional to batches. A row is in at most one class, in the order duplicated, phantom, resurrected, lost, stale,
 //! corrupted; the rows of a batch that is stored in part are counted by batch and are in no other class.
+//!
+//! Method `digest`: what must be stored in a range of keys and what the database says is stored there are both summed up, and only
+//! ranges in which the sums differ are read, by the same code.
 
 mod compare;
 mod conclude;
+mod digest;
 mod expect;
 mod harm;
 mod range;
 pub mod requests;
 
+pub(crate) use digest::{LEAF, Piece, Stretch};
 pub use expect::Expectation;
 pub use range::{Findings, RangeCheck};
 

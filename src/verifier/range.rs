@@ -16,6 +16,8 @@ use crate::workload::batch_insert::Generator;
 #[derive(Debug, Default)]
 pub struct Findings {
     pub(super) checked: u64,
+    /// Of those, rows whose digest agreed and that were not read.
+    pub(super) digested: u64,
     pub(super) distinct: u64,
     pub(super) must_be_there: u64,
     pub(super) right: u64,
@@ -62,6 +64,7 @@ impl Findings {
     #[must_use]
     pub fn merge(mut self, other: Findings) -> Findings {
         self.checked += other.checked;
+        self.digested += other.digested;
         self.distinct += other.distinct;
         self.must_be_there += other.must_be_there;
         self.right += other.right;
@@ -94,10 +97,23 @@ impl Findings {
         self
     }
 
-    /// Rows read back so far.
+    /// So many rows, all of them acknowledged, that a digest has shown to be stored once and right, and nothing else with them.
+    pub(super) fn add_digested(&mut self, rows: u64) {
+        for count in [&mut self.checked, &mut self.digested, &mut self.distinct, &mut self.must_be_there, &mut self.right] {
+            *count += rows;
+        }
+    }
+
+    /// Rows checked so far.
     #[must_use]
     pub fn checked(&self) -> u64 {
         self.checked
+    }
+
+    /// Of them, rows that were read back.
+    #[must_use]
+    pub fn read_back(&self) -> u64 {
+        self.checked - self.digested
     }
 }
 
@@ -137,7 +153,7 @@ struct State {
 }
 
 impl RangeCheck {
-    /// A check of `range`, which must be one of [`Expectation::ranges`].
+    /// A check of `range`, whose bounds must be keys of operations, as those of [`Expectation::ranges`] are.
     #[must_use]
     pub fn new(expectation: Arc<Expectation>, range: KeyRange) -> Self {
         let slot = |key: Option<i64>, open: u64| key.map_or(open, |key| (key - Generator::key(0)) as u64);

@@ -5,6 +5,8 @@
 //! one that does not say it is through), `gap` (an event in the middle is missing), `reordered`, `repeated`, `altered`. A reply that
 //! belongs to no request that was sent is a phantom.
 
+mod harm;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -37,6 +39,10 @@ pub struct Requests<'a> {
     generator: &'a Generator,
     workload: &'a ProxyRequest,
     found: Integrity,
+    /// How often each operation was found: in the log, or where there is none in the upstream's ledger.
+    times: Option<Vec<u8>>,
+    /// Acknowledged operations whose row the log lacks.
+    unlogged: Vec<u64>,
 }
 
 impl<'a> Requests<'a> {
@@ -44,7 +50,7 @@ impl<'a> Requests<'a> {
     #[must_use]
     pub fn new(ledger: &'a RequestLedger, generator: &'a Generator, workload: &'a ProxyRequest) -> Self {
         let found = Integrity { reason: None, method: String::new(), ..Integrity::inconclusive(String::new()) };
-        Self { ledger, generator, workload, found }
+        Self { ledger, generator, workload, found, times: None, unlogged: Vec::new() }
     }
 
     /// Holds every acknowledged reply against the right one, as far as it is known.
@@ -158,6 +164,7 @@ impl<'a> Requests<'a> {
                 times => self.count(named("duplicated", index, "upstream", "one request", &format!("{times} requests"))),
             }
         }
+        self.times = Some(times);
         self.add(source);
     }
 
@@ -188,6 +195,7 @@ impl<'a> Requests<'a> {
             source.must_be_there += u64::from(must.is_some());
             match (times[index as usize], must) {
                 (0, Some(answer)) => {
+                    self.unlogged.push(index);
                     first_lost = Some(first_lost.map_or(answer.at_ms, |first| first.min(answer.at_ms)));
                     if allowed.is_some_and(|allowed| u128::from(last - answer.at_ms) <= allowed.as_millis()) {
                         forgiven += 1;
@@ -208,6 +216,7 @@ impl<'a> Requests<'a> {
             self.found.allowed_lost = Some(forgiven);
             self.found.lost_window_seconds = first_lost.map(|first| f64::from(last - first) / 1e3);
         }
+        self.times = Some(times);
         self.add(source);
     }
 
@@ -273,7 +282,9 @@ impl<'a> Requests<'a> {
     /// The verdict on everything that was held against the ledger. `seconds`: how long that took.
     #[must_use]
     pub fn conclude(self, seconds: f64) -> Integrity {
+        let by_fault = self.harm();
         let Self { mut found, .. } = self;
+        found.by_fault = by_fault;
         let right: u64 = found.sources.iter().map(|source| source.right).sum();
         let anomalies = found.lost + found.duplicated + found.corrupted + found.phantom;
         (found.verdict, found.reason) = if anomalies > 0 {

@@ -10,9 +10,12 @@ use crate::report::{Integrity, IntegrityVerdict};
 use crate::scenario::units::Share;
 use crate::scenario::{BatchInsert, default_columns};
 use crate::table::{Row, Value};
-use crate::target::Conflict;
+use crate::target::digest::{RangeDigest, row_hash};
 use crate::target::mock::block;
+use crate::target::{Conflict, KeyRange};
 use crate::workload::batch_insert::Generator;
+
+mod digests;
 
 const SEED: u64 = 42;
 
@@ -52,16 +55,21 @@ impl Case {
         Generator::new(SEED, &self.workload).row(index)
     }
 
+    /// The judgement of method `full`, which `digest` must share.
     fn judge(&self) -> Integrity {
         let judged: Vec<Integrity> = [1, 2, 3, 7].map(|parts| self.judge_in(parts)).into();
         for other in &judged[1..] {
             assert_eq!(Integrity { duration_seconds: 0.0, ..other.clone() }.examples, judged[0].examples, "ranges must not matter");
             assert_eq!(counts(other), counts(&judged[0]), "ranges must not matter");
         }
+        for leaf in [1, 4, 1000] {
+            let (digested, _) = self.judge_by_digests(leaf);
+            assert_eq!(format!("{digested:?}"), format!("{:?}", judged[0]), "the methods must agree");
+        }
         judged.into_iter().next().unwrap()
     }
 
-    fn judge_in(&self, parts: usize) -> Integrity {
+    fn expectation(&self) -> Arc<Expectation> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
         let writer = LedgerWriter::create(&path, &Header { version: VERSION, run_id: "r".into(), seed: SEED }).unwrap();
@@ -71,22 +79,58 @@ impl Case {
                 Answer(batch, outcome, after_unknown) => writer.outcome(*batch, *outcome, *after_unknown).unwrap(),
             }
         }
-        let table = self.workload.table();
-        let generator = Generator::new(SEED, &self.workload);
-        let expectation = Arc::new(Expectation::read(&path, table.clone(), self.conflict, generator).unwrap());
+        Arc::new(Expectation::read(&path, self.workload.table(), self.conflict, Generator::new(SEED, &self.workload)).unwrap())
+    }
+
+    /// What is stored, in the order of keys.
+    fn sorted(&self) -> Vec<Row> {
         let mut stored = self.stored.clone();
-        stored.sort_by_key(|row| table.key_of(row));
-        let mut findings = Findings::default();
-        for range in expectation.ranges(parts) {
-            let mut check = RangeCheck::new(Arc::clone(&expectation), range);
-            let inside = |key: i64| range.from.is_none_or(|from| key >= from) && range.to.is_none_or(|to| key < to);
-            // Small blocks, so that copies of a key lie on both sides of a block's edge.
-            for rows in stored.iter().filter(|row| inside(table.key_of(row))).collect::<Vec<_>>().chunks(3) {
-                check.block(&block(&table, rows));
-            }
-            findings = findings.merge(check.finish());
-        }
+        stored.sort_by_key(|row| self.workload.table().key_of(row));
+        stored
+    }
+
+    fn judge_in(&self, parts: usize) -> Integrity {
+        let (expectation, stored) = (self.expectation(), self.sorted());
+        let read = expectation.ranges(parts).into_iter().map(|range| self.read(&expectation, &stored, range));
+        let findings = read.fold(Findings::default(), Findings::merge);
         expectation.conclude(findings, 0.0)
+    }
+
+    fn read(&self, expectation: &Arc<Expectation>, stored: &[Row], range: KeyRange) -> Findings {
+        let table = self.workload.table();
+        let mut check = RangeCheck::new(Arc::clone(expectation), range);
+        // Small blocks, so that copies of a key lie on both sides of a block's edge.
+        for rows in stored.iter().filter(|row| range.holds(table.key_of(row))).collect::<Vec<_>>().chunks(3) {
+            check.block(&block(&table, rows));
+        }
+        check.finish()
+    }
+
+    /// The judgement of method `digest` with leaves of so many keys, and how many rows were read for it.
+    fn judge_by_digests(&self, leaf: u64) -> (Integrity, u64) {
+        let (expectation, stored, table) = (self.expectation(), self.sorted(), self.workload.table());
+        let mut scratch = Vec::new();
+        let mut hash = |row: &Row| row_hash(&table, row, &mut scratch);
+        let mut findings = Findings::default();
+        for mut stretch in Stretch::all(&expectation, leaf) {
+            let mut pieces = stretch.pieces();
+            stretch.expect(&mut hash);
+            while !pieces.is_empty() {
+                let mut found = vec![RangeDigest::default(); pieces.len()];
+                for (piece, digest) in pieces.iter().zip(&mut found) {
+                    let inside = stored.iter().filter(|row| piece.range.holds(table.key_of(row)));
+                    inside.for_each(|row| digest.add(table.key_of(row), hash(row)));
+                }
+                pieces = stretch.judge(&pieces, &found);
+            }
+            let (agreed, ranges) = stretch.finish();
+            findings = findings.merge(agreed);
+            for range in ranges {
+                findings = findings.merge(self.read(&expectation, &stored, range));
+            }
+        }
+        let read_back = findings.read_back();
+        (expectation.conclude(findings, 0.0), read_back)
     }
 }
 
@@ -122,6 +166,8 @@ fn a_missing_acknowledged_row_is_lost() {
         case.stored.retain(|row| !lost.contains(&case.workload.table().key_of(row)));
         let found = violated(&case, "lost", &lost, [lost.len() as u64, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(found.rate, Some((20 - lost.len()) as f64 / 20.0));
+        let row = found.examples[0].expected.as_deref().unwrap_or_default();
+        assert!(row.starts_with(&format!("id={} name=", lost[0])), "{row}");
     }
 }
 
@@ -245,7 +291,11 @@ fn a_batch_stored_in_part_is_counted_once_and_its_rows_in_no_other_class() {
         case.events.extend([Send(2, (20..25).collect()), Answer(2, outcome, false)]);
         case.stored.extend([case.row(21), case.row(23)]);
         let found = violated(&case, "partial_batch", &[22], [0, 0, 0, 0, 0, 0, 0, 1]);
-        assert_eq!(found.examples[0].found.as_deref(), Some("2 of 5 rows"));
+        let example = &found.examples[0];
+        assert_eq!(
+            (example.expected.as_deref(), example.found.as_deref()),
+            (Some("all 5 rows of the batch, or none"), Some("2 of 5 rows"))
+        );
     }
 }
 
@@ -327,6 +377,11 @@ fn an_attempt_of_unknown_outcome_may_take_effect_late() {
     assert_eq!(stored_after(Conflict::Replace, late, |a, _| a).verdict, IntegrityVerdict::Holds);
     assert_eq!(stored_after(Conflict::Replace, late, |_, b| b).verdict, IntegrityVerdict::Holds);
     assert_eq!(stored_after(Conflict::Ignore, late, |_, b| b).stale, 1, "the key was taken when the second began");
+    // As it may where nothing but an unknown outcome was written of it.
+    let unknown = |a, b| [vec![Send(0, vec![a]), Answer(0, Unknown, false)], acknowledged(1, [b])].into_iter().flatten().collect();
+    for stored in [|a, _| a, |_, b| b] as [fn(u64, u64) -> u64; 2] {
+        assert_eq!(stored_after(Conflict::Replace, unknown, stored).verdict, IntegrityVerdict::Holds);
+    }
 }
 
 #[test]
@@ -364,6 +419,145 @@ fn examples_are_bounded_and_counts_are_not() {
     case.stored.clear();
     let found = case.judge();
     assert_eq!((found.lost, found.examples.len()), (500, EXAMPLES));
+}
+
+#[test]
+fn what_was_found_is_said_in_words() {
+    let mut case = Case::clean();
+    case.events.extend([Send(2, (20..25).collect()), Answer(2, Unknown, false), Send(3, vec![25]), Answer(3, Rejected, false)]);
+    case.stored.remove(0);
+    case.stored[10][6] = Value::Timestamp(0);
+    case.stored.extend([case.row(5), case.row(20), case.row(25)]);
+    let mut phantom = case.row(1);
+    phantom[0] = Value::Int(-1);
+    case.stored.push(phantom);
+    let found = case.judge();
+    let told = "1 lost, 1 duplicated, 1 corrupted, 1 phantom, 1 resurrected, 1 batches stored in part";
+    assert_eq!((counts(&found), found.reason.as_deref()), ([1, 1, 1, 1, 1, 0, 0, 1], Some(told)));
+    assert_eq!((found.method.as_str(), found.rate, found.must_be_there), ("full", Some(17.0 / 20.0), 20));
+    let classes: Vec<&str> = found.examples.iter().map(|example| example.class.as_str()).collect();
+    assert_eq!(classes, ["corrupted", "duplicated", "lost", "partial_batch", "phantom", "resurrected"]);
+    assert_eq!(Case::clean().judge().reason, None);
+}
+
+#[test]
+fn copies_and_changes_within_a_batch_that_was_not_acknowledged_are_counted_once() {
+    for (outcome, expected) in [(Unknown, [0, 1, 1, 0, 0, 0, 3, 0]), (Rejected, [0, 1, 0, 0, 4, 0, 0, 0])] {
+        let mut case = Case::clean();
+        case.events.extend([Send(2, (20..25).collect()), Answer(2, outcome, false)]);
+        case.stored.extend((20..25).map(|index| Generator::new(SEED, &workload(0.0)).row(index)));
+        case.stored.push(case.row(22));
+        let last = case.stored.len() - 2;
+        case.stored[last][6] = Value::Timestamp(0);
+        let found = case.judge();
+        assert_eq!((counts(&found), found.surplus_copies), (expected, 1), "{outcome:?}");
+    }
+}
+
+#[test]
+fn examples_of_a_batch_are_bounded_and_its_counts_are_not() {
+    for (outcome, expected) in [(Unknown, [0, 0, 50, 0, 0, 0, 0, 0]), (Rejected, [0, 0, 0, 0, 50, 0, 0, 0])] {
+        let mut case = Case::clean();
+        case.events.extend([Send(2, (20..70).collect()), Answer(2, outcome, false)]);
+        for index in 20..70 {
+            let mut wrong = case.row(index);
+            wrong[6] = Value::Timestamp(0);
+            case.stored.push(wrong);
+        }
+        let found = case.judge();
+        assert_eq!((counts(&found), found.examples.len()), (expected, EXAMPLES), "{outcome:?}");
+        assert_eq!(found.examples[0].key, 21);
+    }
+}
+
+#[test]
+fn a_row_whose_key_is_no_integer_is_nobodys() {
+    let case = Case::clean();
+    let table = case.workload.table();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    drop(LedgerWriter::create(&path, &Header { version: VERSION, run_id: "r".into(), seed: SEED }).unwrap());
+    let generator = Generator::new(SEED, &case.workload);
+    let expectation = Arc::new(Expectation::read(&path, table.clone(), Conflict::Error, generator).unwrap());
+    assert_eq!((expectation.table(), expectation.ledger().header.seed), (&table, SEED));
+    let mut check = RangeCheck::new(Arc::clone(&expectation), expectation.ranges(1)[0]);
+    let (mut text, mut null) = (case.row(0), case.row(1));
+    text[0] = Value::Text("1".into());
+    null[0] = Value::Null;
+    check.block(&block(&table, &[&text, &null]));
+    let findings = check.finish();
+    assert_eq!(findings.checked(), 2);
+    let found = expectation.conclude(findings, 1.5);
+    assert_eq!((counts(&found), found.checked, found.duration_seconds), ([0, 0, 0, 2, 0, 0, 0, 0], 2, 1.5));
+}
+
+#[test]
+fn of_two_legal_versions_the_nearer_one_was_meant() {
+    let (workload, first, second) = pair();
+    let overlapping = || vec![Send(0, vec![first]), Send(1, vec![second]), Answer(1, Acknowledged, false), Answer(0, Acknowledged, false)];
+    let generator = Generator::new(SEED, &workload);
+    for meant in [first, second] {
+        let mut stored = generator.row(meant);
+        stored[6] = Value::Timestamp(0);
+        let case = Case { workload: workload.clone(), conflict: Conflict::Replace, events: overlapping(), stored: vec![stored] };
+        let found = case.judge();
+        assert_eq!((counts(&found), found.examples[0].column.as_deref()), ([0, 0, 1, 0, 0, 0, 0, 0], Some("created_at")), "{meant}");
+    }
+}
+
+#[test]
+fn a_stale_version_is_told_beside_the_legal_ones() {
+    let sequential = |a, b| acknowledged(0, [a]).into_iter().chain(acknowledged(1, [b])).collect::<Vec<_>>();
+    let (_, first, second) = pair();
+    let found = stored_after(Conflict::Replace, sequential, |a, _| a);
+    let example = &found.examples[0];
+    let version = |operation: u64| Some(format!("the version of operation {operation}"));
+    assert_eq!((example.class.as_str(), &example.expected, &example.found), ("stale", &version(second), &version(first)));
+    assert_eq!(example.key, Generator::key(first));
+}
+
+#[test]
+fn a_batch_is_judged_by_the_rows_whose_keys_are_its_own() {
+    let (workload, first, second) = pair();
+    let generator = Generator::new(SEED, &workload);
+    let alone = |index: &u64| (0..400).all(|other| (generator.slot(other) == *index) == (other == *index));
+    let own: Vec<u64> = (0..300).filter(alone).take(2).collect();
+    for (theirs, shared) in [(first, second), (second, first)] {
+        let batch = vec![Send(1, vec![shared, own[0], own[1]]), Answer(1, Unknown, false)];
+        let case = |stored: &[u64]| Case {
+            workload: workload.clone(),
+            conflict: Conflict::Replace,
+            events: acknowledged(0, [theirs])
+                .into_iter()
+                .chain(batch.iter().map(|event| match event {
+                    Send(batch, members) => Send(*batch, members.clone()),
+                    Answer(batch, outcome, after_unknown) => Answer(*batch, *outcome, *after_unknown),
+                }))
+                .collect(),
+            stored: stored.iter().map(|index| generator.row(*index)).collect(),
+        };
+        // Whichever version the shared key has, the batch is stored whole with its own keys, and in part with one of them.
+        for version in [first, second] {
+            assert_eq!(counts(&case(&[version, own[0], own[1]]).judge()), [0, 0, 0, 0, 0, 0, 2, 0]);
+            let part = case(&[version, own[0]]).judge();
+            assert_eq!((counts(&part), part.examples[0].found.as_deref()), ([0, 0, 0, 0, 0, 0, 0, 1], Some("1 of 2 rows")));
+        }
+    }
+}
+
+#[test]
+fn ranges_cover_every_key_once_and_are_no_more_than_there_are_rows() {
+    let case = Case::clean();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    let writer = LedgerWriter::create(&path, &Header { version: VERSION, run_id: "r".into(), seed: SEED }).unwrap();
+    writer.intent(0, 1, 0..20).unwrap();
+    let expectation = Expectation::read(&path, case.workload.table(), Conflict::Error, Generator::new(SEED, &case.workload)).unwrap();
+    let bounds = |parts| expectation.ranges(parts).iter().map(|range| (range.from, range.to)).collect::<Vec<_>>();
+    assert_eq!(bounds(0), [(None, None)]);
+    assert_eq!(bounds(1), [(None, None)]);
+    assert_eq!(bounds(4), [(None, Some(6)), (Some(6), Some(11)), (Some(11), Some(16)), (Some(16), None)]);
+    assert_eq!(bounds(1000).len(), 20);
 }
 
 proptest! {

@@ -32,6 +32,7 @@ fn config(url: &str) -> Config {
         settings: ClientSettings { response_header_timeout: Some(AMPLE), ..HttpProfile::Default.settings() },
         timeouts: ReplyTimeouts { first_token: AMPLE, between_tokens: AMPLE, total: AMPLE },
         limits: ReplyLimits::default(),
+        via: None,
     }
 }
 

@@ -162,7 +162,12 @@ pub(crate) enum User {
 
 impl User {
     pub(crate) fn execute(&mut self, sql: &str) {
-        let done = match self {
+        self.attempt(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// As [`User::execute`], of what may fail.
+    pub(crate) fn attempt(&mut self, sql: &str) -> Result<(), String> {
+        match self {
             User::Sqlite(connection) => connection.execute_batch(sql).map_err(|e| e.to_string()),
             User::Postgres(runtime, connection) => {
                 let done = runtime.block_on(sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection));
@@ -172,8 +177,7 @@ impl User {
                 let done = runtime.block_on(sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection));
                 done.map(drop).map_err(|e| e.to_string())
             }
-        };
-        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
     }
 
     pub(crate) fn number(&mut self, sql: &str) -> i64 {

@@ -12,8 +12,8 @@ use crate::database::Database;
 use crate::place::{Ended, Place, assert_anomalies};
 
 /// A way to the server that can be cut; it ends with the test's process.
-struct Way {
-    url: String,
+pub(crate) struct Way {
+    pub(crate) url: String,
     cut: Arc<Mutex<Cut>>,
 }
 
@@ -24,7 +24,7 @@ struct Cut {
 }
 
 impl Way {
-    fn to(db: &Database) -> Self {
+    pub(crate) fn to(db: &Database) -> Self {
         let mut url = url::Url::parse(&db.url).unwrap();
         let server: SocketAddr = format!("127.0.0.1:{}", url.port().unwrap()).parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -53,13 +53,18 @@ impl Way {
     }
 
     /// Cuts every connection, in mid-word if need be; new ones are let through unless it is for good.
-    fn cut(&self, for_good: bool) {
+    pub(crate) fn cut(&self, for_good: bool) {
         let mut cut = self.cut.lock().unwrap();
         cut.for_good = for_good;
         for stream in cut.open.drain(..) {
             // One that has ended already is as good as cut.
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Lets new connections through again.
+    pub(crate) fn open(&self) {
+        self.cut.lock().unwrap().for_good = false;
     }
 }
 

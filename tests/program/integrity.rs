@@ -11,6 +11,8 @@ on_each_database!(
     an_altered_row_is_corrupted,
     a_row_stored_twice_is_duplicated,
     an_added_row_is_a_phantom,
+    an_altered_type_is_corrupted,
+    a_digest_reads_only_what_differs,
     several_anomalies_are_told_apart,
     a_rejected_row_that_turns_up_is_resurrected,
     a_rejected_batch_stored_in_part_is_a_partial_batch,
@@ -19,9 +21,26 @@ on_each_database!(
     rows_that_the_database_rejects_are_no_pass,
 );
 
-/// Asserts exit 4 with these anomalies, and that the speed is void; returns `integrity`.
-fn violated(ended: &crate::place::Ended, found: &[(&str, u64)]) -> Value {
+/// Verifies the last run again by method `digest`, which must find the same, and returns how many rows were read for it.
+fn digested(place: &Place, db: &Database, integrity: &Value) -> u64 {
+    let folder = place.run_folders().pop().unwrap();
+    let kept = folder.join("scenario.json");
+    let mut scenario: Value = serde_json::from_str(&std::fs::read_to_string(&kept).unwrap()).unwrap();
+    scenario["verify"]["method"] = json!("digest");
+    std::fs::write(&kept, scenario.to_string()).unwrap();
+    let ended = place.verify(&folder, &db.password_again());
+    let mut found = ended.json(if integrity["verdict"] == "holds" { 0 } else { 4 });
+    let read_back = found.as_object_mut().unwrap().remove("read_back").unwrap().as_u64().unwrap();
+    assert_eq!(found["method"], "digest");
+    (found["method"], found["duration_seconds"]) = (integrity["method"].clone(), integrity["duration_seconds"].clone());
+    assert_eq!(&found, integrity, "the methods must agree");
+    read_back
+}
+
+/// Asserts exit 4 with these anomalies, by both methods, and that the speed is void; returns `integrity`.
+fn violated(place: &Place, db: &Database, ended: &crate::place::Ended, found: &[(&str, u64)]) -> Value {
     let report = ended.json(4);
+    digested(place, db, &report["integrity"]);
     assert_eq!((&report["verdict"], &report["throughput"]["valid"]), (&json!("fail"), &json!(false)));
     assert!(report["reasons"][0].as_str().unwrap().starts_with("integrity holds: "), "{}", report["reasons"]);
     assert_anomalies(&report["integrity"], found);
@@ -30,7 +49,7 @@ fn violated(ended: &crate::place::Ended, found: &[(&str, u64)]) -> Value {
 
 fn a_deleted_row_is_lost(place: &Place, db: &Database) {
     let ended = run_and_meddle(place, &db.rows(2000), || db.execute("DELETE FROM {table} WHERE id IN (1, 777, 2000)"));
-    let integrity = violated(&ended, &[("lost", 3)]);
+    let integrity = violated(place, db, &ended, &[("lost", 3)]);
     assert_eq!(keys(&integrity, "lost"), [1, 777, 2000]);
     assert_eq!((&integrity["checked"], &integrity["must_be_there"], &integrity["rate"]), (&json!(1997), &json!(2000), &json!(0.9985)));
 }
@@ -42,7 +61,7 @@ fn an_altered_row_is_corrupted(place: &Place, db: &Database) {
         user.execute(&db.filled("UPDATE {table} SET data = substr(data, 1, 3) WHERE id = 43"));
     };
     let ended = run_and_meddle(place, &db.rows(1000), altered);
-    let integrity = violated(&ended, &[("corrupted", 2)]);
+    let integrity = violated(place, db, &ended, &[("corrupted", 2)]);
     assert_eq!(keys(&integrity, "corrupted"), [42, 43]);
     let [name, data] = [&integrity["examples"][0], &integrity["examples"][1]];
     assert_eq!((&name["column"], &name["sub_kind"], &name["found"]), (&json!("name"), &json!("other"), &json!("nobody")));
@@ -59,7 +78,7 @@ fn a_row_stored_twice_is_duplicated(place: &Place, db: &Database) {
         db.execute(&copy.replace("= 99", "= 500 LIMIT 1"));
         db.execute(&copy.replace("= 99", "= 500 LIMIT 1"));
     };
-    let integrity = violated(&run_and_meddle(place, &scenario, twice), &[("duplicated", 2)]);
+    let integrity = violated(place, db, &run_and_meddle(place, &scenario, twice), &[("duplicated", 2)]);
     assert_eq!(keys(&integrity, "duplicated"), [99, 500]);
     assert_eq!((&integrity["surplus_copies"], &integrity["checked"]), (&json!(3), &json!(1003)));
 }
@@ -72,9 +91,34 @@ fn copy_to(db: &Database, key: i64) {
 
 fn an_added_row_is_a_phantom(place: &Place, db: &Database) {
     let add = || [-5, 0, 1001, i64::MAX].into_iter().for_each(|key| copy_to(db, key));
-    let integrity = violated(&run_and_meddle(place, &db.rows(1000), add), &[("phantom", 4)]);
+    let integrity = violated(place, db, &run_and_meddle(place, &db.rows(1000), add), &[("phantom", 4)]);
     assert_eq!(keys(&integrity, "phantom"), [-5, 0, 1001, i64::MAX]);
     assert_eq!((&integrity["checked"], &integrity["must_be_there"], &integrity["rate"]), (&json!(1004), &json!(1000), &json!(1.0)));
+}
+
+/// What the database would hash alike is told all the same: a boolean that became a text.
+fn an_altered_type_is_corrupted(place: &Place, db: &Database) {
+    let alter = match db.kind {
+        // STRICT tables cannot be altered so.
+        Kind::Sqlite => return,
+        Kind::Postgres => "ALTER TABLE {table} ALTER is_active TYPE text",
+        Kind::Mysql => "ALTER TABLE {table} MODIFY is_active VARCHAR(5) NOT NULL",
+    };
+    let ended = run_and_meddle(place, &db.rows(300), || db.execute(alter));
+    let integrity = violated(place, db, &ended, &[("corrupted", 300)]);
+    assert!(integrity["examples"].as_array().unwrap().iter().all(|e| e["column"] == "is_active" && e["sub_kind"] == "type"));
+    assert_eq!(digested(place, db, &integrity), 300, "nothing is taken for granted");
+}
+
+/// One wrong row of many is found without reading the others.
+fn a_digest_reads_only_what_differs(place: &Place, db: &Database) {
+    let ended = run_and_meddle(place, &db.rows(70_000), || {
+        db.execute("UPDATE {table} SET value = -value WHERE id = 66000");
+        db.execute("DELETE FROM {table} WHERE id = 3");
+    });
+    let integrity = violated(place, db, &ended, &[("corrupted", 1), ("lost", 1)]);
+    assert_eq!((keys(&integrity, "corrupted"), keys(&integrity, "lost")), (vec![66_000], vec![3]));
+    assert_eq!(digested(place, db, &integrity), 1023 + 1024, "two leaves of 1,024 keys, one of them a row short");
 }
 
 fn several_anomalies_are_told_apart(place: &Place, db: &Database) {
@@ -83,7 +127,7 @@ fn several_anomalies_are_told_apart(place: &Place, db: &Database) {
         db.execute("DELETE FROM {table} WHERE id BETWEEN 101 AND 125");
         db.execute("UPDATE {table} SET email = name WHERE id = 300");
     };
-    let integrity = violated(&run_and_meddle(place, &db.rows(1000), meddle), &[("lost", 25), ("corrupted", 1), ("phantom", 1)]);
+    let integrity = violated(place, db, &run_and_meddle(place, &db.rows(1000), meddle), &[("lost", 25), ("corrupted", 1), ("phantom", 1)]);
     assert_eq!(keys(&integrity, "lost"), (101..=120).collect::<Vec<_>>(), "twenty examples a class");
     assert_eq!((keys(&integrity, "corrupted"), keys(&integrity, "phantom")), (vec![300], vec![5000]));
     assert_eq!(integrity["examples"].as_array().unwrap().iter().filter(|e| e["column"] == "email").count(), 1);
@@ -122,14 +166,14 @@ fn rejected_and_stored(place: &Place, db: &Database, flush_size: u64) -> crate::
 
 fn a_rejected_row_that_turns_up_is_resurrected(place: &Place, db: &Database) {
     let ended = rejected_and_stored(place, db, 1);
-    let integrity = violated(&ended, &[("resurrected", 1)]);
+    let integrity = violated(place, db, &ended, &[("resurrected", 1)]);
     assert_eq!(keys(&integrity, "resurrected"), [50]);
     assert_eq!(ended.json(4)["outcomes"]["rejected"], 1);
 }
 
 fn a_rejected_batch_stored_in_part_is_a_partial_batch(place: &Place, db: &Database) {
     let ended = rejected_and_stored(place, db, 10);
-    let integrity = violated(&ended, &[("partial_batches", 1)]);
+    let integrity = violated(place, db, &ended, &[("partial_batches", 1)]);
     assert_eq!(ended.json(4)["outcomes"]["rejected"], 10);
     assert_eq!((keys(&integrity, "partial_batch"), &integrity["must_be_there"]), (vec![50], &json!(190)));
 }
@@ -146,6 +190,7 @@ fn every_type_and_extreme_comes_back(place: &Place, db: &Database) {
     let report = place.run(&db.scenario(insert, json!({"executor": "shared-iterations"})), &[]).json(0);
     assert_anomalies(&report["integrity"], &[]);
     assert_eq!(report["integrity"]["checked"], 1000);
+    assert_eq!(digested(place, db, &report["integrity"]), 0, "rows read, because the database does not hash them as we do");
 }
 
 fn duplicate_keys_hold_under_every_strategy(place: &Place, db: &Database) {
@@ -156,6 +201,7 @@ fn duplicate_keys_hold_under_every_strategy(place: &Place, db: &Database) {
         assert!((600..=800).contains(&stored), "{conflict}: {stored} keys of 1000 rows, three of ten duplicates");
         assert_anomalies(&report["integrity"], &[]);
         assert_eq!((&report["outcomes"]["acknowledged"], &report["integrity"]["checked"]), (&json!(1000), &json!(stored)), "{conflict}");
+        digested(place, db, &report["integrity"]);
     }
     // A plain INSERT refuses them, batch by batch, and what it refused is not there.
     let insert = json!({"rows": 1000, "duplicate_keys": 0.01, "pipeline": {"flush_size": 10}});
@@ -187,7 +233,7 @@ fn every_thousandth_row_is_dropped(place: &Place, db: &Database, triggers: &[&st
     let mut user = db.await_table(&mut running);
     triggers.iter().for_each(|trigger| user.execute(&db.filled(trigger)));
     let ended = running.end();
-    let integrity = violated(&ended, &[("lost", 3)]);
+    let integrity = violated(place, db, &ended, &[("lost", 3)]);
     assert_eq!(keys(&integrity, "lost"), [1000, 2000, 3000]);
     assert_eq!((&ended.json(4)["outcomes"]["acknowledged"], &integrity["checked"]), (&json!(3000), &json!(2997)));
 }
@@ -223,7 +269,7 @@ fn insert_ignore_truncates(db: Option<Database>) {
     let mut running = place.start(&scenario, &[]);
     db.await_table(&mut running).execute(&db.filled("ALTER TABLE {table} MODIFY `long` VARCHAR(15) NOT NULL"));
     let ended = running.end();
-    let integrity = violated(&ended, &[("corrupted", 300)]);
+    let integrity = violated(&place, &db, &ended, &[("corrupted", 300)]);
     assert_eq!(keys(&integrity, "corrupted"), (1..=20).collect::<Vec<_>>());
     for example in integrity["examples"].as_array().unwrap() {
         assert_eq!((&example["column"], &example["sub_kind"]), (&json!("long"), &json!("truncated")));

@@ -5,6 +5,7 @@ mod baseline;
 mod beside;
 #[path = "../common/browser.rs"]
 mod browser;
+mod canary;
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;
@@ -13,6 +14,7 @@ mod costs;
 mod database;
 mod faults;
 mod gone;
+mod guard;
 mod harnesses;
 mod history;
 mod integrity;
@@ -20,12 +22,14 @@ mod interrupt;
 mod load;
 mod log;
 mod metrics;
+mod network;
 mod operations;
 mod page;
 mod place;
 mod proxy;
 mod push;
 mod recorder;
+mod safety;
 mod search;
 #[path = "../common/servers.rs"]
 mod servers;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::beside::Beside;
+use super::Rivalry;
 use crate::fault::rival::{Login, Rival, refused};
 use crate::fault::{Act, Scene};
 use crate::pipeline::default_concurrency;
@@ -31,7 +31,7 @@ pub(super) struct Deadlock {
     plan: Arc<Plan>,
     pause: Duration,
     struck: Arc<AtomicU64>,
-    rounds: Beside,
+    rivalry: Rivalry,
 }
 
 /// What the rival needs to know of the load.
@@ -53,7 +53,7 @@ impl Deadlock {
             plan: Arc::new(plan),
             pause: fault.pause.map_or(PAUSE, |pause| pause.0),
             struck: Arc::default(),
-            rounds: Beside::default(),
+            rivalry: Rivalry::default(),
         })
     }
 }
@@ -64,26 +64,27 @@ impl Act for Deadlock {
         let mut rival = self.login.rival().await?;
         let right = "the right to create temporary tables";
         self.plan.prepare(&mut rival).await.map_err(|error| refused(&error, right))?;
-        let (plan, struck, pause) = (Arc::clone(&self.plan), Arc::clone(&self.struck), self.pause);
-        let rounds = |end: CancellationToken| async move {
-            while !end.is_cancelled() {
-                let won = plan.round(&mut rival, &end).await;
+        let (plan, struck, pause, end) = (Arc::clone(&self.plan), Arc::clone(&self.struck), self.pause, CancellationToken::new());
+        let stop = end.clone();
+        let deadlocks = async move {
+            while !stop.is_cancelled() {
+                let won = plan.round(&mut rival, &stop).await;
                 rival.execute("ROLLBACK").await.map_err(|error| refused(&error, right))?;
                 struck.fetch_add(u64::from(won.map_err(|error| refused(&error, right))?), Ordering::Relaxed);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = end.cancelled() => {}
+                    () = stop.cancelled() => {}
                 }
             }
             rival.close().await;
             Ok(())
         };
-        self.rounds.start(rounds).await;
+        self.rivalry.begin(end, deadlocks).await;
         Ok(())
     }
 
     async fn heal(&self) -> Result<(), String> {
-        self.rounds.stop().await
+        self.rivalry.end().await
     }
 
     fn struck(&self) -> Option<u64> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::beside::Beside;
+use super::Rivalry;
 use super::own::Own;
 use crate::fault::rival::Rival;
 use crate::fault::{Act, Scene};
@@ -20,12 +20,12 @@ const AGAIN: Duration = Duration::from_millis(5);
 
 pub(super) struct Exhaust {
     own: Arc<Own>,
-    crowd: Beside,
+    crowd: Rivalry,
 }
 
 impl Exhaust {
     pub(super) async fn new(scene: &Scene<'_>) -> anyhow::Result<Self> {
-        Ok(Self { own: Arc::new(Own::of(scene).await?), crowd: Beside::default() })
+        Ok(Self { own: Arc::new(Own::of(scene).await?), crowd: Rivalry::default() })
     }
 }
 
@@ -33,13 +33,13 @@ impl Exhaust {
 impl Act for Exhaust {
     async fn begin(&self) -> Result<(), String> {
         let first = self.own.login().rival().await?;
-        let own = Arc::clone(&self.own);
-        self.crowd.start(|end| crowd(own, first, end)).await;
+        let end = CancellationToken::new();
+        self.crowd.begin(end.clone(), crowd(Arc::clone(&self.own), first, end)).await;
         Ok(())
     }
 
     async fn heal(&self) -> Result<(), String> {
-        self.crowd.stop().await
+        self.crowd.end().await
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::observe::Watch;
 use crate::pipeline::{Pipeline, Submission, SubmitError};
 use crate::recorder::Recorder;
+use crate::runner::guard::Hold;
 use crate::runner::{Offered, Run};
 use crate::scenario::{Arrivals, BatchInsert, Saturation};
 use crate::schedule::{Rate, Schedule, Vus};
@@ -26,6 +27,7 @@ struct Loop {
     epoch: Instant,
     rows: u64,
     stop: CancellationToken,
+    hold: Arc<Hold>,
     next: AtomicU64,
     think_time: Duration,
     saturation: Saturation,
@@ -43,6 +45,7 @@ pub(super) async fn offer(run: &Run, workload: &BatchInsert, watch: &Arc<Watch>,
         epoch: run.epoch,
         rows: workload.rows.unwrap_or(u64::MAX),
         stop: run.stop.clone(),
+        hold: Arc::clone(&run.hold),
         next: AtomicU64::new(0),
         think_time: run.scenario.load.think_time.0,
         saturation: run.scenario.load.saturation,
@@ -82,6 +85,10 @@ async fn worker(work: Arc<Loop>, vus: Arc<Vus>, number: u32) -> Offered {
     let mut offered = Offered::default();
     let mut now = Instant::now();
     while !work.stop.is_cancelled() {
+        if work.hold.wait(&work.stop).await {
+            now = Instant::now();
+            continue;
+        }
         let since = now.duration_since(work.epoch);
         let Some(active) = vus.active_from(number, since) else { break };
         if active > since {
@@ -183,6 +190,9 @@ fn open(work: &Loop, rate: &Rate, arrivals: Arrivals, seed: u64, runtime: &tokio
 }
 
 fn hand_over(work: &Loop, submission: Submission, runtime: &tokio::runtime::Handle) -> Handed {
+    if work.hold.keeps_back(submission.due) {
+        return Handed::Dropped;
+    }
     let places = work.watch.in_flight();
     let mut waited = false;
     if let Some(places) = places {

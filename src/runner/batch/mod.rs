@@ -1,5 +1,6 @@
 //! Batch inserts: rows through the pipeline into a table, and read back.
 
+mod digest;
 mod load;
 mod observe;
 mod verify;
@@ -42,6 +43,7 @@ pub(super) async fn begin(
     options: Options,
 ) -> anyhow::Result<(Run, Box<dyn Drive>)> {
     let insert = scenario.workload.batch_insert().context("the workload is batch inserts")?.clone();
+    target::allow::check(reached).await?;
     let target = target::connect(reached, &context(&scenario, &insert, &options.report_dir, id, true)).await?;
     let plan = WritePlan { table: insert.table(), conflict: insert.conflict, method: insert.method };
     let plan = target.resolve(plan, insert.pipeline.flush_size)?;
@@ -199,6 +201,7 @@ pub(super) async fn verify_again(
     report_dir: &Path,
     progress: &Progress,
 ) -> anyhow::Result<Integrity> {
+    target::allow::check(&scenario.target).await?;
     let target = target::connect(&scenario.target, &context(scenario, insert, report_dir, run_id, false)).await?;
     match target.owner(&insert.table).await? {
         Some(owner) if owner == run_id => {}

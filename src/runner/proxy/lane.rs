@@ -15,15 +15,16 @@ use super::measure::Measured;
 use super::meter::{Counted, Ended, Meter};
 use super::request::Builder;
 use super::timer::Timer;
-use crate::fault::Book;
+use crate::fault::{Book, Marks};
 use crate::http::{Client, Config, Failed, Kind, Reply, Request};
-use crate::ledger::Outcome;
 use crate::ledger::requests::{Answer, RequestWriter, encode};
+use crate::ledger::{Mark, Outcome};
 use crate::metrics::PrometheusMetricsReporter;
 use crate::pipeline::observer::{BatchInfo, BatchOutcome, Entry, Observer as _};
 use crate::recorder::Recorder;
 use crate::redact::redact;
 use crate::runner::Offered;
+use crate::runner::guard::Hold;
 use crate::runner::tally::Tally;
 use crate::scenario::{Arrivals, Saturation};
 use crate::schedule::{Rate, Schedule, Vus};
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     pub(super) cap: u64,
     pub(super) lanes: u64,
     pub(super) stop: CancellationToken,
+    pub(super) hold: Arc<Hold>,
     pub(super) recorder: Arc<Recorder>,
     pub(super) tally: Arc<Tally>,
     pub(super) faults: Arc<Book>,
@@ -69,6 +71,13 @@ pub(super) struct Shared {
     pub(super) active: Vec<AtomicU32>,
     /// The `server` header of the first reply.
     pub(super) server: OnceLock<String>,
+}
+
+impl Marks for Shared {
+    fn mark(&self, mark: Mark) {
+        let at_ms = u32::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u32::MAX);
+        self.tally.keep(self.ledger.mark(mark, at_ms));
+    }
 }
 
 /// Answers that are yet to be written to the ledger.
@@ -169,6 +178,10 @@ async fn worker(lane: Rc<Lane>, vus: Rc<Vus>, vu: u32) -> Offered {
     let mut offered = Offered { whole_schedule: true, ..Offered::default() };
     let mut now = Instant::now();
     while !shared.stop.is_cancelled() {
+        if shared.hold.wait(&shared.stop).await {
+            now = Instant::now();
+            continue;
+        }
         let since = now.saturating_duration_since(shared.epoch);
         let Some(active) = vus.active_from(vu, since) else { break };
         if active > since {
@@ -228,7 +241,7 @@ async fn open(lane: &Rc<Lane>, rate: &Rate, requests: &mut JoinSet<()>) -> Offer
         offered.last_due = start;
         // Lanes that are stopped have not come equally far.
         shared.next.fetch_max(index + 1, Ordering::Relaxed);
-        match place(shared).await {
+        match place(shared, due).await {
             Ok((place, waited)) => {
                 if waited {
                     free_since = Instant::now();
@@ -258,7 +271,10 @@ async fn open(lane: &Rc<Lane>, rate: &Rate, requests: &mut JoinSet<()>) -> Offer
 }
 
 /// A place in flight, and whether it was waited for; or that there is none, and why the load stops if it does.
-async fn place(shared: &Shared) -> Result<(OwnedSemaphorePermit, bool), Option<String>> {
+async fn place(shared: &Shared, due: Instant) -> Result<(OwnedSemaphorePermit, bool), Option<String>> {
+    if shared.hold.keeps_back(due) {
+        return Err(None);
+    }
     let places = Arc::clone(&shared.places);
     match (places.try_acquire_owned(), shared.saturation) {
         (Ok(place), _) => Ok((place, false)),

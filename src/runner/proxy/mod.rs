@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Drive, Offered, Options, Progress, Run};
+use crate::fault::{Faults, Marks};
 use crate::http::Config;
 use crate::ledger;
 use crate::ledger::requests::{RequestLedger, RequestWriter};
@@ -32,7 +33,7 @@ use crate::report::{HttpReport, Integrity, TargetSeen, TargetUse};
 use crate::scenario::http::{ClientSettings, HttpTarget};
 use crate::scenario::proxy::{LogDatabase, ProxyRequest};
 use crate::scenario::{Scenario, TargetConfig, Workload};
-use crate::target::{PoolUse, TargetError};
+use crate::target::{PoolUse, TargetError, allow};
 use crate::workload::proxy_request::Generator;
 use lane::Shared;
 use measure::Measured;
@@ -61,10 +62,13 @@ pub(super) async fn begin(
     scenario: Scenario,
     reached: &TargetConfig,
     options: Options,
+    faults: &Faults,
 ) -> anyhow::Result<(Run, Box<dyn Drive>)> {
     let Workload::ProxyRequest(mut proxy) = scenario.workload.clone() else { bail!("the workload is requests") };
     let mut http = reached.http.clone().context("the target is an HTTP service")?;
+    allow::check(reached).await?;
     let started = started::start(&mut http, &mut proxy, folder).await?;
+    faults.lead_to(&http.url)?;
     let settings = http.client.over(http.profile);
     for (key, url) in [("target.http.url", Some(&http.url)), ("target.http.direct_url", http.direct_url.as_ref())] {
         if let Some(url) = url {
@@ -107,6 +111,8 @@ fn shared(
     let generator = Generator::new(run.scenario.seed, &run.id, proxy);
     let load = &run.scenario.load;
     let direct = http.direct_url.as_ref().map(|url| config(http, url, settings, lanes)).transpose()?;
+    // Faults stand before the service alone.
+    let direct = direct.map(|direct| Config { via: None, ..direct });
     let places = load.max_in_flight.map_or(MAX_IN_FLIGHT, |most| usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS));
     Ok(Shared {
         direct_builder: direct.is_some().then(|| Builder::new(proxy, generator.paired())),
@@ -123,6 +129,7 @@ fn shared(
         cap: proxy.requests.unwrap_or(u64::MAX),
         lanes: lanes as u64,
         stop: run.stop.clone(),
+        hold: Arc::clone(&run.hold),
         recorder: Arc::clone(&run.recorder),
         tally: Arc::clone(&run.tally),
         faults: Arc::clone(&run.faults),
@@ -156,6 +163,7 @@ fn config(http: &HttpTarget, url: &str, settings: &ClientSettings, lanes: usize)
         settings,
         timeouts: http.timeouts,
         limits: http.limits,
+        via: http.via,
     })
 }
 
@@ -187,6 +195,10 @@ fn reporter(metrics: &PrometheusMetrics, name: &str, routes: &[String]) -> Prome
 impl Drive for Requests {
     fn gauges(&self) -> Arc<dyn super::Gauges> {
         Arc::new(Gauges(Arc::clone(&self.shared)))
+    }
+
+    fn marks(&self) -> Option<Arc<dyn Marks>> {
+        Some(Arc::<Shared>::clone(&self.shared))
     }
 
     async fn offer(&mut self, run: &Run) -> Offered {

@@ -122,7 +122,7 @@ async fn log_rows(
 ) -> Result<Option<(Vec<LogRow>, Duration)>, String> {
     let (Some(reconcile), Some(database)) = (&scenario.reconcile, evidence.log) else { return Ok(None) };
     let query = reconcile.query.replace("{{ids}}", &generator.ids());
-    let mut log = Log::open(database, &query, scenario.target.insecure_tls).await.map_err(|error| error.to_string())?;
+    let mut log = Log::open(database, &query, &scenario.target).await.map_err(|error| error.to_string())?;
     let must = acknowledged(evidence.ledger, generator, |route| proxy.mix[route].is_logged());
     let began = Instant::now();
     let mut pause = Duration::from_millis(20);

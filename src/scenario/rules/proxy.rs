@@ -5,8 +5,8 @@ use url::Url;
 use super::super::database_url::is_loopback;
 use super::super::http::{HttpTarget, Start, UPSTREAM};
 use super::super::proxy::{Checks, LogDatabase, Mix, PlainRequest, ProxyRequest, Replies};
-use super::super::{Pool, Scenario, units::Time};
-use super::{Rules, kinds};
+use super::super::{Pool, Scenario, VerifyMethod, units::Time};
+use super::{Rules, identifier_problem, kinds};
 use crate::scenario::database_url::server_problem;
 use crate::target::Database;
 
@@ -23,6 +23,9 @@ impl Rules {
         }
         self.when(target.pool != Pool::default(), "target.pool", || "is of databases; write target.http.client".to_owned());
         self.when(scenario.verify.readers.is_some(), "verify.readers", || "is for workload.batch_insert; remove it".to_owned());
+        self.when(scenario.verify.method == VerifyMethod::Digest, "verify.method", || {
+            "`digest` is for workload.batch_insert; write full".to_owned()
+        });
         let Some(http) = &target.http else {
             return self.when(kinds(target).is_empty(), "target", || "has no HTTP service; add http: {url: …}".to_owned());
         };
@@ -37,6 +40,7 @@ impl Rules {
         }
         if let Some(start) = &http.start {
             self.start(http, start);
+            self.beyond_the_gateway(scenario, start);
         }
         let client = &http.client;
         let waits: [(&str, Option<Time>); 8] = [
@@ -74,6 +78,22 @@ impl Rules {
         });
         let unpaired = http.direct_url.as_deref() == Some(UPSTREAM) && start.upstream.is_none();
         self.when(unpaired, "target.http.direct_url", || format!("`{UPSTREAM}` needs {AT}.upstream"));
+    }
+
+    /// The load goes on through a gateway that the scenario starts: to its upstreams, and into its log.
+    fn beyond_the_gateway(&mut self, scenario: &Scenario, start: &Start) {
+        const AT: &str = "target.http.start.gateway";
+        let (Some(gateway), target) = (&start.gateway, &scenario.target) else { return };
+        for (index, channel) in gateway.channels.iter().enumerate() {
+            let parsed = Url::parse(&channel.url).ok();
+            let problem = parsed.and_then(|url| host_problem(&url, &target.allow_hosts, target.insecure_tls));
+            self.found.extend(problem.map(|problem| (format!("{AT}.channels.{index}.url"), problem)));
+        }
+        let log = &gateway.log.database;
+        for (kind, server) in [(Database::Postgres, &log.postgres), (Database::Mysql, &log.mysql)] {
+            let problem = server.as_ref().and_then(|server| server_problem(kind, &server.url, &target.allow_hosts));
+            self.found.extend(problem.map(|problem| (format!("{AT}.log.database.{}.url", kind.as_str()), problem)));
+        }
     }
 
     pub(super) fn proxy(&mut self, proxy: &ProxyRequest) {
@@ -176,6 +196,19 @@ impl Rules {
         if let Some(reconcile) = &scenario.reconcile {
             self.wait("reconcile.wait", reconcile.wait);
             self.when(reconcile.columns.id.is_empty(), "reconcile.columns.id", || "names no column; it is needed".to_owned());
+            let columns = &reconcile.columns;
+            let columns = [
+                ("id", &columns.id),
+                ("user", &columns.user),
+                ("model", &columns.model),
+                ("prompt_tokens", &columns.prompt_tokens),
+                ("completion_tokens", &columns.completion_tokens),
+                ("status", &columns.status),
+            ];
+            for (key, name) in columns {
+                let problem = identifier_problem(name, None).filter(|_| !name.is_empty());
+                self.found.extend(problem.map(|problem| (format!("reconcile.columns.{key}"), problem)));
+            }
             self.when(reconcile.query.trim().is_empty(), "reconcile.query", || "is empty; write a SELECT".to_owned());
             match &reconcile.database {
                 Some(database) => self.log_database(database, &scenario.target.allow_hosts),
@@ -231,6 +264,11 @@ fn url_problem(url: &str, allow_hosts: &[String], insecure_tls: bool) -> Option<
     if parsed.query().is_some() || parsed.fragment().is_some() {
         return Some(format!("has a query or a fragment; {shape}, and write queries in {AT}.mix"));
     }
+    host_problem(&parsed, allow_hosts, insecure_tls)
+}
+
+/// Says why a service may not be where it is, if it may not.
+fn host_problem(parsed: &Url, allow_hosts: &[String], insecure_tls: bool) -> Option<String> {
     let host = parsed.host_str().unwrap_or_default();
     if is_loopback(host) {
         return None;
@@ -271,6 +309,41 @@ mod tests {
     }
 
     const NONE: [String; 0] = [];
+
+    #[test]
+    fn a_gateway_of_the_scenarios_own_leads_only_where_load_may_go() {
+        let told = |target: Value| {
+            let scenario = json!({"name": "t", "target": target, "workload": {"proxy_request": {"requests": 1, "mix": [{"chat": {}}]}},
+                "load": {"executor": "shared-iterations"}});
+            super::super::check(&serde_json::from_value(scenario).unwrap())
+                .into_iter()
+                .map(|(path, message)| format!("{path}: {message}"))
+                .collect::<Vec<_>>()
+        };
+        let gateway = json!({
+            "channels": [{"name": "a", "url": "http://127.0.0.1:1"}, {"name": "b", "url": "https://api.example.com/v1"}],
+            "log": {"database": {"postgres": {"url": "postgres://u:p@db.example.com/x"}}},
+        });
+        let beyond = "is beyond loopback; if it may be put under load, add it to target.allow_hosts or give --allow-host";
+        assert_eq!(
+            told(json!({"http": {"start": {"gateway": gateway}}})),
+            [
+                format!("target.http.start.gateway.channels.1.url: host `api.example.com` {beyond} api.example.com"),
+                format!("target.http.start.gateway.log.database.postgres.url: host `db.example.com` {beyond} db.example.com"),
+            ]
+        );
+        let allowed = ["api.example.com", "db.example.com"];
+        assert_eq!(told(json!({"http": {"start": {"gateway": gateway}}, "allow_hosts": allowed})), [""; 0]);
+    }
+
+    #[test]
+    fn columns_of_a_log_have_names_that_can_be_quoted() {
+        let scenario = json!({"name": "t", "target": {"http": {"url": "http://127.0.0.1:1"}},
+            "workload": {"proxy_request": {"requests": 1, "mix": [{"chat": {}}]}}, "load": {"executor": "shared-iterations"},
+            "reconcile": {"database": {"sqlite": {"path": "x.db"}}, "columns": {"id": "a\u{0}b", "user": "", "model": "we\"ird"}}});
+        let told = super::super::check(&serde_json::from_value(scenario).unwrap());
+        assert_eq!(told, [("reconcile.columns.id".to_owned(), "\"a\\0b\" has a control character; choose another name".to_owned())]);
+    }
 
     #[test]
     fn a_sound_scenario_passes() {

@@ -1,6 +1,7 @@
 //! MySQL and MariaDB as one target: connecting, the table and its marker, waiting for sessions. Writing is in `write`, reading
-//! in `scan`.
+//! in `scan`, digests in `digest`.
 
+mod digest;
 mod scan;
 mod time;
 mod write;

@@ -3,12 +3,14 @@
 
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
-use sqlx::mysql::{MySqlConnectOptions, MySqlRow, MySqlValueRef};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlValueRef};
 use sqlx::{AssertSqlSafe, Column as _, ConnectOptions as _, Decode, MySql, Row as _, TypeInfo as _};
 use tokio::sync::mpsc;
 
+use super::digest;
 use super::time::Fields;
-use crate::table::{Cell, ColumnType, RowBlock, SURROGATE_KEY, Table};
+use crate::table::{Cell, ColumnType, Row, RowBlock, SURROGATE_KEY, Table};
+use crate::target::digest::RangeDigest;
 use crate::target::server::describe;
 use crate::target::sql;
 use crate::target::{KeyRange, Reader, TargetError};
@@ -23,9 +25,15 @@ const BEGIN: &str = "SET net_write_timeout = 3600; SET SESSION TRANSACTION ISOLA
                      START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
 impl MyReader {
-    async fn stream(&self, table: &Table, range: KeyRange, blocks: mpsc::Sender<RowBlock>) -> Result<(), sqlx::Error> {
+    /// A connection with a snapshot of its own.
+    async fn begin(&self) -> Result<MySqlConnection, sqlx::Error> {
         let mut connection = self.options.connect().await?;
         sqlx::raw_sql(BEGIN).execute(&mut connection).await?;
+        Ok(connection)
+    }
+
+    async fn stream(&self, table: &Table, range: KeyRange, blocks: mpsc::Sender<RowBlock>) -> Result<(), sqlx::Error> {
+        let mut connection = self.begin().await?;
         let mut rows = sqlx::query(AssertSqlSafe(select_sql(table, range))).fetch(&mut connection);
         let mut kinds = Vec::new();
         let mut block = RowBlock::new(table.columns.len());
@@ -58,16 +66,36 @@ impl Reader for MyReader {
             .await
             .map_err(|e| TargetError::Failed(format!("table {:?} cannot be read back: {}", table.name, describe(&e))))
     }
+
+    fn row_hash(&self, table: &Table, row: &Row, scratch: &mut Vec<u8>) -> u64 {
+        digest::row_hash(table, row, scratch)
+    }
+
+    async fn digest(&self, table: &Table, ranges: &[KeyRange]) -> Result<Vec<RangeDigest>, TargetError> {
+        let asked = async {
+            let mut connection = self.begin().await?;
+            match digest::obstacle(&mut connection, table).await? {
+                Some(obstacle) => Ok(Err(obstacle)),
+                None => digest::ranges(&mut connection, table, ranges).await.map(Ok),
+            }
+        };
+        asked.await.unwrap_or_else(|e: sqlx::Error| Err(describe(&e))).map_err(TargetError::Failed)
+    }
 }
 
 fn select_sql(table: &Table, range: KeyRange) -> String {
     let key = sql::quoted(&table.columns[table.key].name, '`');
+    let filter = filter(&key, range);
+    let surrogate = if table.unique_key { String::new() } else { format!(", {}", sql::quoted(SURROGATE_KEY, '`')) };
+    format!("SELECT {} FROM {}{filter} ORDER BY {key}{surrogate}", sql::column_list(table, '`'), sql::quoted(&table.name, '`'))
+}
+
+/// The condition that the column quoted as `key` lies in `range`.
+pub(super) fn filter(key: &str, range: KeyRange) -> String {
     let mut bounds = Vec::new();
     bounds.extend(range.from.map(|from| format!("{key} >= {from}")));
     bounds.extend(range.to.map(|to| format!("{key} < {to}")));
-    let filter = if bounds.is_empty() { String::new() } else { format!(" WHERE {}", bounds.join(" AND ")) };
-    let surrogate = if table.unique_key { String::new() } else { format!(", {}", sql::quoted(SURROGATE_KEY, '`')) };
-    format!("SELECT {} FROM {}{filter} ORDER BY {key}{surrogate}", sql::column_list(table, '`'), sql::quoted(&table.name, '`'))
+    if bounds.is_empty() { String::new() } else { format!(" WHERE {}", bounds.join(" AND ")) }
 }
 
 /// How a column's bytes are read.

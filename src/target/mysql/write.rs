@@ -268,9 +268,27 @@ mod tests {
             (9999, "40001", ErrorClass::Serialization),
             (9999, "08S01", ErrorClass::Connection),
             (1146, "42S02", ErrorClass::Other),
+            (9999, "22007", ErrorClass::Data),
+            (9999, "23000", ErrorClass::Constraint),
+            (9999, "HY000", ErrorClass::Other),
         ];
         for (number, state, expected) in cases {
             assert_eq!(class(number, state), expected, "{number} {state}");
         }
+        // Each number that is named, under a state that says nothing.
+        let named: [(&[u16], ErrorClass); 8] = [
+            (&[1213], ErrorClass::Deadlock),
+            (&[1205, 3572], ErrorClass::LockTimeout),
+            (&[1020], ErrorClass::Serialization),
+            (&[1021, 1114], ErrorClass::DiskFull),
+            (&[1118, 1153, 1301], ErrorClass::TooLarge),
+            (&[1317, 1969, 3024], ErrorClass::Cancelled),
+            (&[1040, 1053, 1203, 1226, 1927], ErrorClass::Connection),
+            (&[1048, 1062, 1169, 1216, 1217, 1451, 1452, 3819, 4025], ErrorClass::Constraint),
+        ];
+        for (numbers, expected) in named {
+            assert!(numbers.iter().all(|number| class(*number, "HY000") == expected), "{expected:?}");
+        }
+        assert!([1264, 1265, 1292, 1364, 1366, 1406, 1411].iter().all(|number| class(*number, "HY000") == ErrorClass::Data));
     }
 }

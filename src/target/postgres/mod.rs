@@ -1,5 +1,7 @@
-//! PostgreSQL as a target: connecting, the table and its marker, waiting for sessions. Writing is in `write`, reading in `scan`.
+//! PostgreSQL as a target: connecting, the table and its marker, waiting for sessions. Writing is in `write`, reading in `scan`,
+//! digests in `digest`.
 
+mod digest;
 mod scan;
 mod wire;
 mod write;

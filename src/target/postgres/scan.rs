@@ -8,8 +8,9 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Column as _, ConnectOptions as _, Executor as _, SqlSafeStr as _, Statement as _};
 use tokio::sync::{Mutex, mpsc};
 
-use super::wire;
-use crate::table::{RowBlock, SURROGATE_KEY, Table};
+use super::{digest, wire};
+use crate::table::{Row, RowBlock, SURROGATE_KEY, Table};
+use crate::target::digest::RangeDigest;
 use crate::target::server::describe;
 use crate::target::sql;
 use crate::target::{KeyRange, Reader, TargetError};
@@ -34,12 +35,18 @@ impl PgReader {
         Ok(Self { options, snapshot, _holder: Mutex::new(holder) })
     }
 
-    async fn stream(&self, table: &Table, range: KeyRange, blocks: mpsc::Sender<RowBlock>) -> Result<(), sqlx::Error> {
+    /// A connection that sees the snapshot.
+    async fn begin(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.options.connect().await?;
         sqlx::raw_sql(BEGIN).execute(&mut connection).await?;
         sqlx::raw_sql(AssertSqlSafe(format!("SET TRANSACTION SNAPSHOT '{}'", self.snapshot.replace('\'', "''"))))
             .execute(&mut connection)
             .await?;
+        Ok(connection)
+    }
+
+    async fn stream(&self, table: &Table, range: KeyRange, blocks: mpsc::Sender<RowBlock>) -> Result<(), sqlx::Error> {
+        let mut connection = self.begin().await?;
         let select = select_sql(table, range);
         let statement = connection.prepare(AssertSqlSafe(select.clone()).into_sql_str()).await?;
         let oids: Vec<u32> = statement.columns().iter().map(|column| column.type_info().oid().map_or(0, |oid| oid.0)).collect();
@@ -66,16 +73,36 @@ impl Reader for PgReader {
             .await
             .map_err(|e| TargetError::Failed(format!("table {:?} cannot be read back: {}", table.name, describe(&e))))
     }
+
+    fn row_hash(&self, table: &Table, row: &Row, scratch: &mut Vec<u8>) -> u64 {
+        digest::row_hash(table, row, scratch)
+    }
+
+    async fn digest(&self, table: &Table, ranges: &[KeyRange]) -> Result<Vec<RangeDigest>, TargetError> {
+        let asked = async {
+            let mut connection = self.begin().await?;
+            match digest::obstacle(&mut connection, table).await? {
+                Some(obstacle) => Ok(Err(obstacle)),
+                None => digest::ranges(&mut connection, table, ranges).await.map(Ok),
+            }
+        };
+        asked.await.unwrap_or_else(|e: sqlx::Error| Err(describe(&e))).map_err(TargetError::Failed)
+    }
 }
 
 fn select_sql(table: &Table, range: KeyRange) -> String {
     let key = sql::quoted(&table.columns[table.key].name, '"');
+    let filter = filter(&key, range);
+    let surrogate = if table.unique_key { String::new() } else { format!(", {}", sql::quoted(SURROGATE_KEY, '"')) };
+    format!("SELECT {} FROM {}{filter} ORDER BY {key}{surrogate}", sql::column_list(table, '"'), sql::quoted(&table.name, '"'))
+}
+
+/// The condition that the column quoted as `key` lies in `range`.
+pub(super) fn filter(key: &str, range: KeyRange) -> String {
     let mut bounds = Vec::new();
     bounds.extend(range.from.map(|from| format!("{key} >= '{from}'::bigint")));
     bounds.extend(range.to.map(|to| format!("{key} < '{to}'::bigint")));
-    let filter = if bounds.is_empty() { String::new() } else { format!(" WHERE {}", bounds.join(" AND ")) };
-    let surrogate = if table.unique_key { String::new() } else { format!(", {}", sql::quoted(SURROGATE_KEY, '"')) };
-    format!("SELECT {} FROM {}{filter} ORDER BY {key}{surrogate}", sql::column_list(table, '"'), sql::quoted(&table.name, '"'))
+    if bounds.is_empty() { String::new() } else { format!(" WHERE {}", bounds.join(" AND ")) }
 }
 
 /// Turns COPY's binary stream into blocks.

@@ -3,7 +3,7 @@
 use crate::table::{Cell, ColumnType, RowBlock, Value};
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where Postgres's timestamps begin.
-const EPOCH_MICROS: i64 = 946_684_800_000_000;
+pub(super) const EPOCH_MICROS: i64 = 946_684_800_000_000;
 const NUMERIC_NEGATIVE: u16 = 0x4000;
 
 /// Object ids of a column's type and of its array, the same on every server.

@@ -281,6 +281,11 @@ mod tests {
             ("25006", ErrorClass::ReadOnly),
             ("08006", ErrorClass::Connection),
             ("57014", ErrorClass::Cancelled),
+            ("54000", ErrorClass::TooLarge),
+            ("57P01", ErrorClass::Connection),
+            ("57P02", ErrorClass::Connection),
+            ("57P03", ErrorClass::Connection),
+            ("53300", ErrorClass::Connection),
             ("42P01", ErrorClass::Other),
         ];
         for (state, expected) in cases {

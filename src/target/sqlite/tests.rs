@@ -271,3 +271,21 @@ async fn a_file_that_cannot_be_used_is_named_with_the_mend() {
     assert!(error.contains("does not exist"), "{error}");
     assert!(!folder.path().join("absent.db").exists(), "looking for a file does not make it");
 }
+
+#[test]
+fn classes_come_from_the_result_code() {
+    let cases = [
+        (rusqlite::ffi::SQLITE_BUSY, ErrorClass::Busy),
+        (rusqlite::ffi::SQLITE_LOCKED, ErrorClass::Busy),
+        (rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY, ErrorClass::Constraint),
+        (rusqlite::ffi::SQLITE_TOOBIG, ErrorClass::TooLarge),
+        (rusqlite::ffi::SQLITE_MISMATCH, ErrorClass::Data),
+        (rusqlite::ffi::SQLITE_FULL, ErrorClass::DiskFull),
+        (rusqlite::ffi::SQLITE_INTERRUPT, ErrorClass::Timeout),
+        (rusqlite::ffi::SQLITE_CORRUPT, ErrorClass::Other),
+    ];
+    for (code, expected) in cases {
+        assert_eq!(classify(&rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)), expected, "{code}");
+    }
+    assert_eq!(classify(&rusqlite::Error::QueryReturnedNoRows), ErrorClass::Other);
+}

@@ -43,7 +43,7 @@ impl Case {
             })
             .collect();
         let header = Header { version: 1, run_id: "run".into(), seed: 5 };
-        let ledger = RequestLedger { header, end: COUNT, answers, replies: HashMap::new(), closed: true, torn: false };
+        let ledger = RequestLedger { header, end: COUNT, answers, replies: HashMap::new(), marks: Vec::new(), closed: true, torn: false };
         Self { workload, generator, ledger }
     }
 
@@ -252,4 +252,23 @@ fn without_anything_to_hold_replies_against_nothing_is_proven() {
         answer.checked = true;
     }
     assert_eq!(case.replies().verdict, IntegrityVerdict::Holds);
+}
+
+#[test]
+fn what_a_fault_did_is_counted_by_the_times_of_answers() {
+    use crate::ledger::Mark;
+    let mut case = Case::right().outcome(12, Outcome::Unknown).outcome(13, Outcome::Unknown).outcome(30, Outcome::Unknown);
+    assert!(case.log(case.rows()).by_fault.is_empty(), "there was no fault");
+    // The first fault is in force from 1.0 s to 1.5 s, the second from 2.5 s to 2.8 s.
+    case.ledger.marks = [(1000, 0, false), (1500, 0, true), (2500, 1, false), (2800, 1, true)]
+        .map(|(at, fault, healed)| (at, Mark { fault, healed }))
+        .to_vec();
+    let gone = [3, 11, 13, 26, 39, 30].map(|index| case.id(index));
+    let mut rows: Vec<LogRow> = case.rows().into_iter().filter(|row| !gone.contains(&row.id)).collect();
+    rows.push(rows.iter().find(|row| row.id == case.id(20)).unwrap().clone());
+    let by_fault = case.log(rows).by_fault;
+    // 3 and 11 were answered before the first was healed, 26 before the second; 39 after all of them.
+    assert_eq!(by_fault.iter().map(|harm| (harm.fault, harm.lost)).collect::<Vec<_>>(), [(0, 2), (1, 1)]);
+    let unknown: Vec<_> = by_fault.iter().map(|harm| (harm.unknown_stored, harm.unknown_absent, harm.duplicated)).collect();
+    assert_eq!(unknown, [(1, 1, 1), (0, 1, 0)]);
 }

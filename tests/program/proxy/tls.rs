@@ -176,3 +176,21 @@ fn a_version_that_the_server_does_not_speak_is_told() {
     assert_eq!(report["errors"], json!({"final:tls": 120}));
     assert!(front.spoken().is_empty());
 }
+
+#[test]
+fn a_fault_proxy_in_between_changes_no_name_and_no_certificate() {
+    let place = Place::new();
+    let (_upstream, upstream) = gateway::upstream(&place);
+    let front = Listening::by_tls(&place, upstream, &["http/1.1"]);
+    let http = json!({"url": format!("https://localhost:{}", front.port), "ca_file": place.path("ca.pem")});
+    let mut scenario = scenario(&place, http);
+    scenario["load"] = json!({"executor": "constant-arrival-rate", "rate": 60, "duration": "2s", "lag_limit": "60s"});
+    scenario["gates"] = json!(["error_rate <= 100%", "offered_rate > 0"]);
+    scenario["faults"] = json!([{"at": "300ms", "for": "1500ms", "kind": "cut", "when": "within_answer", "most": 2}]);
+    let report = place.run(&scenario, &[]).json(0);
+    assert_anomalies(&report["integrity"], &[]);
+    let [acknowledged, rejected, unknown] = ["acknowledged", "rejected", "unknown"].map(|of| report["outcomes"][of].as_u64().unwrap());
+    // An answer that was cut is in doubt; a handshake that was cut is no request yet.
+    assert_eq!((acknowledged, rejected + unknown, &report["faults"][0]["struck"]), (118, 2, &json!(2)), "{}", report["errors"]);
+    assert_eq!(front.spoken(), ["HTTP/1.1"]);
+}
