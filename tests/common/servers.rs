@@ -102,13 +102,6 @@ impl Server {
     fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
-
-    /// SIGKILL, and waits until it is gone.
-    pub(crate) fn kill(&self) {
-        let pid = self.pid().expect("a server that runs");
-        kill(pid, Signal::SIGKILL).unwrap();
-        until_gone(pid);
-    }
 }
 
 impl Drop for Server {

@@ -26,7 +26,6 @@ mod recovery;
 mod scenarios;
 mod server;
 #[path = "../common/servers.rs"]
-#[expect(dead_code, reason = "the program's own tests use the rest")]
 mod servers;
 mod tally;
 mod torn;

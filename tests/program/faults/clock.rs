@@ -11,8 +11,9 @@ use crate::place::{Place, Running, assert_anomalies};
 
 /// What answers the program's questions for the wall clock, from Debian's package libfaketime.
 fn libfaketime() -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok).map(|entry| entry.path().join("faketime/libfaketime.so.1"));
-    let found = folders.filter(|path| path.exists()).next();
+    let mut folders =
+        std::fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok).map(|entry| entry.path().join("faketime/libfaketime.so.1"));
+    let found = folders.find(|path| path.exists());
     if found.is_none() {
         println!("left out: libfaketime is not installed");
     }
