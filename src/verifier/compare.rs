@@ -367,8 +367,19 @@ mod tests {
         // The other column still has its value: nothing was moved.
         assert_eq!(told(["b", "b", "c", "z"]), Some((1, "other")));
         assert_eq!(told(["a", "b", "x", "y"]), Some((2, "other")));
+        assert_eq!(told(["x", "y", "c", "z"]), Some((2, "other")));
         // A value of a column of another type.
         assert_eq!(told(["z", "b", "c", "a"]), Some((2, "other")));
+    }
+
+    #[test]
+    fn digits_of_another_scale_are_another_value() {
+        let (mut table, _) = of_every_type();
+        table.columns = vec![table.columns[2].clone(); 2];
+        table.columns[1].ty = ColumnType::Decimal { precision: 10, scale: 3 };
+        let row = vec![Value::Decimal(100), Value::Decimal(12_345)];
+        let stored = vec![Value::Decimal(12_345), Value::Decimal(1)];
+        assert_eq!(between(&table, &row, &stored).map(|told| (told.columns, told.sub_kind)), Some((2, "other")));
     }
 
     #[test]
