@@ -419,6 +419,7 @@ mod tests {
         assert_eq!(sub_kind(ColumnType::Timestamp, &Value::Timestamp(3_000), Cell::Timestamp(2_000)), "other", "a whole unit away");
         let decimal = |found: &str| sub_kind(DECIMAL, &Value::Decimal(12_345), Cell::Text(found.as_bytes()));
         assert_eq!([decimal("123.5"), decimal("123.4"), decimal("123"), decimal("124"), decimal("123.40")], ["rounded"; 5]);
+        assert_eq!(sub_kind(DECIMAL, &Value::Decimal(12_400), Cell::Text(b"123")), "other", "a whole unit away");
         assert_eq!([decimal("123.3"), decimal("125"), decimal("123.44"), decimal("x"), decimal("-123.5"), decimal("122")], ["other"; 6]);
     }
 
