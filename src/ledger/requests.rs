@@ -369,6 +369,41 @@ mod tests {
         assert!(RequestLedger::read(&path).unwrap_err().to_string().contains("two answers"));
     }
 
+    #[test]
+    fn what_is_kept_of_a_reply_is_bounded_and_stays_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let ledger = RequestWriter::create(&path, &header()).unwrap();
+        ledger.reply(0, &format!("{}é", "x".repeat(KEPT_BYTES - 1))).unwrap();
+        ledger.reply(1, &"x".repeat(KEPT_BYTES + 1)).unwrap();
+        (2..KEPT_REPLIES as u64 + 1).for_each(|index| ledger.reply(index, "y").unwrap());
+        let read = RequestLedger::read(&path).unwrap();
+        assert_eq!(read.replies.len(), KEPT_REPLIES);
+        assert_eq!((read.replies[&0].len(), read.replies[&1].len()), (KEPT_BYTES - 1, KEPT_BYTES));
+    }
+
+    #[test]
+    fn answers_are_of_requests_that_were_about_to_be_sent_and_are_counted_by_outcome() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let ledger = RequestWriter::create(&path, &header()).unwrap();
+        ledger.intend(0).unwrap();
+        let write = |indexes: &[u64]| {
+            let mut encoded = Vec::new();
+            indexes.iter().for_each(|index| encode(&mut encoded, &answer(*index)));
+            ledger.answers(&encoded).unwrap();
+        };
+        write(&[0, 3, 6, 1, 4, 255]);
+        assert_eq!(RequestLedger::read(&path).unwrap().totals(), BTreeMap::from([(0, 4), (1, 2)]));
+        write(&[256]);
+        assert!(RequestLedger::read(&path).unwrap_err().to_string().contains("a record cannot be read"));
+    }
+
+    #[test]
+    fn texts_are_told_apart_by_a_known_hash() {
+        assert_eq!([digest(""), digest("a")], [0xcbf2_9ce4_8422_2325, 0xaf63_dc4c_8601_ec8c]);
+    }
+
     fn reopen(path: &Path) -> Frames {
         Frames::append_to(std::fs::OpenOptions::new().append(true).open(path).unwrap())
     }

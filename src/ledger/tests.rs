@@ -48,6 +48,8 @@ fn batches_members_sessions_and_outcomes_come_back() {
     assert_eq!(seen[3], Member { index: 2, batch: 0, position: 3 });
     assert_eq!((ledger.batch_of(5), ledger.batch_of(8), ledger.end()), (Some(0), None, 8));
     assert_eq!(ledger.totals(), [7, 1, 0]);
+    let batches: Vec<Option<u32>> = (0..9).map(|index| ledger.batch_of(index)).collect();
+    assert_eq!(batches, [Some(1), Some(1), Some(0), Some(1), Some(0), Some(0), Some(0), Some(2), None]);
 }
 
 #[test]
@@ -104,6 +106,53 @@ fn a_batch_of_more_rows_than_any_can_have_is_damage() {
         let (_folder, path) = ledger(|writer| writer.intent(0, 1, (0..1_000_000).chain([last])).unwrap());
         assert!(Ledger::read(&path, |_| {}).unwrap_err().to_string().contains("a batch has more operations than any can"));
     }
+}
+
+#[test]
+fn every_outcome_comes_back() {
+    let (_folder, path) = ledger(|writer| {
+        for (batch, outcome) in [(0, Outcome::Acknowledged), (1, Outcome::Rejected), (2, Outcome::Unknown)] {
+            writer.intent(batch, 1, std::iter::once(batch)).unwrap();
+            writer.outcome(batch, outcome, false).unwrap();
+        }
+    });
+    let ledger = Ledger::read(&path, |_| {}).unwrap();
+    let outcomes: Vec<(u32, Outcome)> = ledger.batches.iter().map(|batch| (batch.answered, batch.outcome)).collect();
+    assert_eq!(outcomes, [(2, Outcome::Acknowledged), (4, Outcome::Rejected), (6, Outcome::Unknown)]);
+    assert_eq!(ledger.totals(), [1, 1, 1]);
+}
+
+#[test]
+fn members_of_a_batch_that_follow_each_other_are_one_run() {
+    let (_folder, path) = ledger(|writer| {
+        writer.intent(0, 1, [5, 4, 6, 9].into_iter()).unwrap();
+        writer.intent(1, 1, [7, 8].into_iter()).unwrap();
+    });
+    let run = |start, len, batch| Run { start, len, batch };
+    assert_eq!(Ledger::read(&path, |_| {}).unwrap().runs, [run(4, 3, 0), run(7, 2, 1), run(9, 1, 0)]);
+    let before = std::fs::metadata(&path).unwrap().len();
+    let (_folder, path) = ledger(|writer| writer.intent(0, 1, 100..10_100).unwrap());
+    assert!(std::fs::metadata(&path).unwrap().len() < before, "consecutive members take a few bytes");
+}
+
+#[test]
+fn what_cannot_be_the_length_of_a_record_is_damage_and_what_may_be_is_torn() {
+    let (_folder, path) = ledger(|_| {});
+    let whole = std::fs::read(&path).unwrap();
+    let told = |tail: &[u8]| {
+        std::fs::write(&path, [&whole, tail].concat()).unwrap();
+        Ledger::read(&path, |_| {}).map(|ledger| ledger.torn).map_err(|error| error.to_string())
+    };
+    let frame = |length: u32| {
+        let length = length.to_le_bytes();
+        [length, crc32fast::hash(&length).to_le_bytes(), [0; 4]].concat()
+    };
+    for impossible in [0, MAX_PAYLOAD as u32 + 1] {
+        assert!(told(&frame(impossible)).unwrap_err().contains("a record has an impossible length"), "{impossible}");
+    }
+    assert_eq!([told(&frame(1)), told(&frame(MAX_PAYLOAD as u32))], [Ok(true), Ok(true)]);
+    assert_eq!(told(&[0xff; FRAME - 1]), Ok(true));
+    assert!(told(&[0xff; FRAME]).unwrap_err().contains("the length of a record does not match its checksum"));
 }
 
 proptest! {

@@ -371,8 +371,19 @@ mod tests {
         // The other column still has its value: nothing was moved.
         assert_eq!(told(["b", "b", "c", "z"]), Some((1, "other")));
         assert_eq!(told(["a", "b", "x", "y"]), Some((2, "other")));
+        assert_eq!(told(["x", "y", "c", "z"]), Some((2, "other")));
         // A value of a column of another type.
         assert_eq!(told(["z", "b", "c", "a"]), Some((2, "other")));
+    }
+
+    #[test]
+    fn digits_of_another_scale_are_another_value() {
+        let (mut table, _) = of_every_type();
+        table.columns = vec![table.columns[2].clone(); 2];
+        table.columns[1].ty = ColumnType::Decimal { precision: 10, scale: 3 };
+        let row = vec![Value::Decimal(100), Value::Decimal(12_345)];
+        let stored = vec![Value::Decimal(12_345), Value::Decimal(1)];
+        assert_eq!(between(&table, &row, &stored).map(|told| (told.columns, told.sub_kind)), Some((2, "other")));
     }
 
     #[test]
@@ -412,6 +423,7 @@ mod tests {
         assert_eq!(sub_kind(ColumnType::Timestamp, &Value::Timestamp(3_000), Cell::Timestamp(2_000)), "other", "a whole unit away");
         let decimal = |found: &str| sub_kind(DECIMAL, &Value::Decimal(12_345), Cell::Text(found.as_bytes()));
         assert_eq!([decimal("123.5"), decimal("123.4"), decimal("123"), decimal("124"), decimal("123.40")], ["rounded"; 5]);
+        assert_eq!(sub_kind(DECIMAL, &Value::Decimal(12_400), Cell::Text(b"123")), "other", "a whole unit away");
         assert_eq!([decimal("123.3"), decimal("125"), decimal("123.44"), decimal("x"), decimal("-123.5"), decimal("122")], ["other"; 6]);
     }
 

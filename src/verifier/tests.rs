@@ -196,6 +196,8 @@ fn a_row_stored_twice_is_duplicated_once_and_its_copies_are_surplus() {
     case.stored.push(case.row(19));
     let found = violated(&case, "duplicated", &[5, 20], [0, 2, 0, 0, 0, 0, 0, 0]);
     assert_eq!((found.surplus_copies, found.checked), (3, 23));
+    let example = &found.examples[0];
+    assert_eq!((example.expected.as_deref(), example.found.as_deref()), (Some("1 row"), Some("3 rows")));
 }
 
 #[test]
