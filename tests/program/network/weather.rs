@@ -99,7 +99,9 @@ fn a_batch_on_a_half_open_connection_times_out_and_the_next_one_finds_another() 
         let (report, fault) = ended(&Place::new(), &scenario, 0, &[]);
         // The pool's connection, and perhaps one that has just made the table.
         assert!((1..=2).contains(&number(&fault["struck"])), "{fault}");
-        assert_eq!((outcomes(&report), harm(&fault)), ([700, 0, 100], [0, 0, 100, 0]));
+        let [lost, stored, absent, _] = harm(&fault);
+        // A batch that was under way may have come through on the server's side.
+        assert_eq!((outcomes(&report), lost, stored + absent), ([700, 0, 100], 0, 100));
         assert_eq!(report["errors"]["final:timeout"], 1, "{}", report["errors"]);
     }
 }
