@@ -27,6 +27,7 @@ fn main() -> anyhow::Result<()> {
         settings: ClientSettings { max_idle_per_host: connections, max_per_host: Some(connections), ..profile },
         timeouts: ReplyTimeouts::default(),
         limits: ReplyLimits::default(),
+        via: None,
     })?);
     let began = Instant::now();
     let end = began + Duration::from_secs(seconds.min(60));
