@@ -51,7 +51,10 @@ impl Own {
                 Ok(rows.into_iter().map(session).collect())
             }
             Rival::Mysql(connection) => {
-                let ids = self.ids().await;
+                let mut ids = self.ids().await;
+                // The rival may have been given the number of a session from before a restart.
+                let own: u64 = sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(&mut *connection).await?;
+                ids.remove(&own);
                 let mut found = Vec::new();
                 for row in sqlx::raw_sql("SHOW PROCESSLIST").fetch_all(connection).await? {
                     let (id, command): (u64, String) = (row.try_get_unchecked("Id")?, row.try_get_unchecked("Command")?);

@@ -228,10 +228,12 @@ impl Mysql {
     async fn remaining(&self, watcher: &mut MySqlConnection, sessions: &BTreeSet<u64>) -> Result<BTreeSet<u64>, sqlx::Error> {
         let mut remaining = BTreeSet::new();
         let (user, database) = (self.beside.get_username(), self.beside.get_database());
+        // The watcher may have been given the number of a session from before a restart.
+        let own: u64 = sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(&mut *watcher).await?;
         for row in sqlx::raw_sql("SHOW PROCESSLIST").fetch_all(watcher).await? {
             let id: u64 = row.try_get_unchecked("Id")?;
             let (its_user, its_database): (String, Option<String>) = (row.try_get_unchecked("User")?, row.try_get_unchecked("db")?);
-            if sessions.contains(&id) && its_user == user && its_database.as_deref() == database {
+            if id != own && sessions.contains(&id) && its_user == user && its_database.as_deref() == database {
                 remaining.insert(id);
             }
         }
