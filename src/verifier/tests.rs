@@ -481,7 +481,7 @@ fn a_batch_is_judged_by_the_rows_whose_keys_are_its_own() {
     let alone = |index: &u64| (0..400).all(|other| (generator.slot(other) == *index) == (other == *index));
     let own: Vec<u64> = (0..300).filter(alone).take(2).collect();
     for (theirs, shared) in [(first, second), (second, first)] {
-        let batch = vec![Send(1, vec![shared, own[0], own[1]]), Answer(1, Unknown, false)];
+        let batch = [Send(1, vec![shared, own[0], own[1]]), Answer(1, Unknown, false)];
         let case = |stored: &[u64]| Case {
             workload: workload.clone(),
             conflict: Conflict::Replace,
