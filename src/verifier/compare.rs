@@ -381,8 +381,8 @@ mod tests {
         let (mut table, _) = of_every_type();
         table.columns = vec![table.columns[2].clone(); 2];
         table.columns[1].ty = ColumnType::Decimal { precision: 10, scale: 3 };
-        let row = vec![Value::Decimal(100), Value::Decimal(12_345)];
-        let stored = vec![Value::Decimal(12_345), Value::Decimal(1)];
+        let row: Row = vec![Value::Decimal(100), Value::Decimal(12_345)];
+        let stored: Row = vec![Value::Decimal(12_345), Value::Decimal(1)];
         assert_eq!(between(&table, &row, &stored).map(|told| (told.columns, told.sub_kind)), Some((2, "other")));
     }
 

@@ -189,6 +189,13 @@ impl Observer for Surroundings {
         }
     }
 
+    fn gauges(&self, _: usize, in_flight: usize) {
+        let mut world = self.world();
+        if in_flight > world.scope.concurrency || (in_flight == 0 && !world.closed) {
+            world.wrong.push(format!("{in_flight} batches are said to be in flight"));
+        }
+    }
+
     fn sending(&self, batch: &BatchInfo<'_>) -> Result<(), String> {
         let mut world = self.world();
         let rows: Vec<u64> = batch.entries.iter().map(|entry| entry.id).collect();
