@@ -27,7 +27,7 @@ use crate::recorder::Recorder;
 use crate::report::{Calibration, HttpReport, Integrity, IntegrityVerdict, Report, Resources, TargetSeen, TargetUse};
 use crate::scenario::{Scenario, TargetConfig, VerifyMethod, Workload};
 use crate::schedule::Schedule;
-use crate::target::PoolUse;
+use crate::target::{PoolUse, allow};
 use crate::telemetry::exports::Exports;
 pub(crate) use crate::telemetry::log::say;
 use crate::telemetry::trace::RunTrace;
@@ -274,6 +274,8 @@ async fn connect(
     options: Options,
     container: Option<container::Facts>,
 ) -> anyhow::Result<(Run, Box<dyn Drive>, Faults)> {
+    // The target itself: what a fault puts in front of it is on loopback.
+    allow::check(&target).await?;
     let mut reached = target.clone();
     let scene = Scene {
         run_id: id,

@@ -43,7 +43,6 @@ pub(super) async fn begin(
     options: Options,
 ) -> anyhow::Result<(Run, Box<dyn Drive>)> {
     let insert = scenario.workload.batch_insert().context("the workload is batch inserts")?.clone();
-    target::allow::check(reached).await?;
     let target = target::connect(reached, &context(&scenario, &insert, &options.report_dir, id, true)).await?;
     let plan = WritePlan { table: insert.table(), conflict: insert.conflict, method: insert.method };
     let plan = target.resolve(plan, insert.pipeline.flush_size)?;

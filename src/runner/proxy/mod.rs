@@ -33,7 +33,7 @@ use crate::report::{HttpReport, Integrity, TargetSeen, TargetUse};
 use crate::scenario::http::{ClientSettings, HttpTarget};
 use crate::scenario::proxy::{LogDatabase, ProxyRequest};
 use crate::scenario::{Scenario, TargetConfig, Workload};
-use crate::target::{PoolUse, TargetError, allow};
+use crate::target::{PoolUse, TargetError};
 use crate::workload::proxy_request::Generator;
 use lane::Shared;
 use measure::Measured;
@@ -66,7 +66,6 @@ pub(super) async fn begin(
 ) -> anyhow::Result<(Run, Box<dyn Drive>)> {
     let Workload::ProxyRequest(mut proxy) = scenario.workload.clone() else { bail!("the workload is requests") };
     let mut http = reached.http.clone().context("the target is an HTTP service")?;
-    allow::check(reached).await?;
     let started = started::start(&mut http, &mut proxy, folder).await?;
     faults.lead_to(&http.url)?;
     let settings = http.client.over(http.profile);
