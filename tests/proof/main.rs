@@ -10,7 +10,6 @@ mod controls;
 mod corrupt;
 mod cuts;
 #[path = "../program/database.rs"]
-#[expect(dead_code, reason = "the program's own tests use the rest")]
 mod database;
 mod digest;
 mod due;
