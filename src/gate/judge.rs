@@ -481,4 +481,67 @@ mod tests {
         late.latency.lag = LatencySummary { count: 3, max_ms: Some(4.0), ..LatencySummary::default() };
         assert_eq!(of(&["dropped < 100"], late).iter().map(|(_, v)| *v).collect::<Vec<_>>(), [Verdict::Pass; 2]);
     }
+
+    #[test]
+    fn what_stops_a_load_early_asks_whether_the_condition_is_missed() {
+        let gate: Gate = "response.p99 < 50ms".parse().unwrap();
+        assert_eq!([Some(48.25), Some(50.0), None].map(|p99| gate.missed(&sample(0, p99))), [Some(false), Some(true), None]);
+    }
+
+    #[test]
+    fn numbers_are_shown_short_and_never_as_zero() {
+        let shown = [0.0, 48.25, 100.0, 0.04825, 0.001, 0.0004, -0.0004, -2.5].map(tidy);
+        assert_eq!(shown, ["0", "48.25", "100", "0.048", "0.001", "0.0004", "-0.0004", "-2.5"]);
+    }
+
+    #[test]
+    fn a_rate_needs_time_and_something_offered() {
+        let rate = |main: Sample| judged("rows_per_second < 1".parse().unwrap(), Some(main), Vec::new(), None);
+        let no_time = Sample { length: Duration::ZERO, ..sample(0, None) };
+        let nothing = Sample { outcomes: Outcomes::default(), ..sample(0, None) };
+        for main in [no_time, nothing] {
+            assert_eq!(rate(main), (Verdict::Inconclusive, None, "rows_per_second: no data".into()));
+        }
+    }
+
+    #[test]
+    fn the_worst_window_is_the_one_farthest_on_the_wrong_side() {
+        let on = |text: &str, p99s: &[f64]| {
+            let gate = Gate { window: Some(Duration::from_secs(10)), ..text.parse().unwrap() };
+            let windows = p99s.iter().enumerate().map(|(place, p99)| sample(10 * place as u64, Some(*p99))).collect();
+            let (verdict, actual, message) = judged(gate, None, windows, None);
+            (verdict, actual, message.contains("without data"))
+        };
+        assert_eq!(on("response.p99 == 20ms", &[1.0, 30.0]), (Verdict::Fail, Some(1.0), false));
+        assert_eq!(on("response.p99 != 20ms", &[1.0, 30.0]), (Verdict::Pass, Some(30.0), false));
+        assert_eq!(on("response.p99 < 50ms", &[1.0, 30.0]), (Verdict::Pass, Some(30.0), false));
+    }
+
+    #[test]
+    fn rejected_and_unknown_operations_are_errors_each() {
+        for (rejected, unknown, expected) in [(5, 5, Verdict::Fail), (5, 0, Verdict::Fail), (0, 5, Verdict::Fail), (0, 0, Verdict::Pass)] {
+            let outcomes = Outcomes { offered: 10, attempted: 10, rejected, unknown, ..Outcomes::default() };
+            let told = no_errors(Some(&Sample { outcomes, ..sample(0, None) }));
+            assert_eq!((told.verdict, told.actual), (expected, Some((rejected + unknown) as f64 / 10.0)));
+        }
+    }
+
+    #[test]
+    fn what_the_generator_did_is_told() {
+        let lag = |p99: f64| {
+            let mut main = sample(0, None);
+            main.latency.lag.p99_ms = Some(p99);
+            lag_within(Duration::from_millis(10), Some(&main)).message
+        };
+        assert_eq!(lag(10.0), "lag.p99 is 10ms");
+        assert!(lag(10.5).starts_with("lag.p99 is 10.5ms: this machine could not offer the load in time"));
+        let dropped = |offered, dropped| {
+            let outcomes = Outcomes { offered, dropped, ..Outcomes::default() };
+            let told = nothing_dropped(Some(&Sample { outcomes, ..Sample::default() }));
+            (told.verdict, told.actual)
+        };
+        assert_eq!(dropped(10, 0), (Verdict::Pass, Some(0.0)));
+        assert_eq!(dropped(10, 3), (Verdict::Inconclusive, Some(3.0)));
+        assert_eq!(dropped(0, 0), (Verdict::Inconclusive, None));
+    }
 }

@@ -57,6 +57,9 @@ const SMALL: Scope = Scope {
     ends_early: true,
 };
 
+/// From one attempt to the next.
+const PAUSE: Time = Time::millis(7);
+
 /// Where a scope is cut off that has more histories than there is patience for.
 const MOST_HISTORIES: u64 = 200_000;
 
@@ -99,7 +102,7 @@ impl History {
         let surroundings = Arc::new(Surroundings { world: Arc::clone(&world), info });
         let column = Column { name: "id".into(), ty: ColumnType::Int64, nullable: false, index: false, max_len: 0 };
         let table = Table { name: "t".into(), columns: vec![column], key: 0, unique_key: scope.unique_key };
-        let retry = Retry { attempts: scope.attempts, base: Time::millis(7), max: Time::millis(7), jitter: Share(0.0), ..Retry::default() };
+        let retry = Retry { attempts: scope.attempts, base: PAUSE, max: PAUSE, jitter: Share(0.0), ..Retry::default() };
         let config = PipelineConfig {
             buffer_size: scope.buffer,
             flush_size: scope.flush,

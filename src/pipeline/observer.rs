@@ -121,3 +121,88 @@ impl Observer for Vec<Arc<dyn Observer>> {
         self.iter().for_each(|o| o.gauges(queue_length, in_flight));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::target::{Applied, ErrorClass};
+
+    #[derive(Default)]
+    struct Hears {
+        heard: Mutex<Vec<String>>,
+        refuses: bool,
+    }
+
+    impl Hears {
+        fn note(&self, what: impl Into<String>) {
+            self.heard.lock().unwrap().push(what.into());
+        }
+    }
+
+    impl Observer for Hears {
+        fn enqueued(&self, waited: Duration) {
+            self.note(format!("enqueued {waited:?}"));
+        }
+        fn assembled(&self, table: &str, rows: usize, took: Duration) {
+            self.note(format!("assembled {table} {rows} {took:?}"));
+        }
+        fn connection_acquired(&self, waited: Duration) {
+            self.note(format!("acquired {waited:?}"));
+        }
+        fn sending(&self, batch: &BatchInfo<'_>) -> Result<(), String> {
+            self.note(format!("sending {}", batch.id));
+            if self.refuses { Err("full".to_owned()) } else { Ok(()) }
+        }
+        fn executed(&self, batch: &BatchInfo<'_>, took: Duration) {
+            self.note(format!("executed {} {took:?}", batch.id));
+        }
+        fn attempt_failed(&self, batch: &BatchInfo<'_>, failure: &Failure, will_retry: bool) {
+            self.note(format!("failed {} {} {will_retry}", batch.id, failure.class.as_str()));
+        }
+        fn finished(&self, batch: &BatchInfo<'_>, outcome: &BatchOutcome, took: Duration) {
+            self.note(format!("finished {} {} {took:?}", batch.id, matches!(outcome, BatchOutcome::Rejected(_))));
+        }
+        fn gauges(&self, queue_length: usize, in_flight: usize) {
+            self.note(format!("gauges {queue_length} {in_flight}"));
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn each_of_several_hears_everything_until_one_refuses() {
+        let hears = [false, false, true, false].map(|refuses| Arc::new(Hears { refuses, ..Hears::default() }));
+        let of = |range: std::ops::Range<usize>| -> Vec<Arc<dyn Observer>> {
+            hears[range].iter().map(|hears| Arc::<Hears>::clone(hears) as Arc<dyn Observer>).collect()
+        };
+        let batch = BatchInfo { id: 4, table: "t", rows: 2, entries: &[], attempt: 1, session: 9 };
+        let failure = Failure { class: ErrorClass::Busy, applied: Applied::No, message: String::new() };
+        let all = of(0..2);
+        all.enqueued(SECOND);
+        all.assembled("t", 2, SECOND);
+        all.connection_acquired(SECOND);
+        assert_eq!(all.sending(&batch), Ok(()));
+        all.executed(&batch, SECOND);
+        all.attempt_failed(&batch, &failure, true);
+        all.finished(&batch, &BatchOutcome::Rejected(failure), SECOND);
+        all.gauges(3, 1);
+        let expected = [
+            "enqueued 1s",
+            "assembled t 2 1s",
+            "acquired 1s",
+            "sending 4",
+            "executed 4 1s",
+            "failed 4 busy true",
+            "finished 4 true 1s",
+            "gauges 3 1",
+        ];
+        for hears in &hears[..2] {
+            assert_eq!(*hears.heard.lock().unwrap(), expected);
+        }
+        assert_eq!(of(1..4).sending(&batch), Err("full".to_owned()));
+        let heard = hears.each_ref().map(|hears| hears.heard.lock().unwrap().len());
+        assert_eq!(heard, [8, 9, 1, 0], "who comes after the one that refuses is not asked");
+    }
+}

@@ -71,4 +71,16 @@ mod tests {
         assert!(!again(&policy, 1, &cut, true, false), "without a unique key it could be stored twice");
         assert!(again(&Retry { allow_duplicates: true, ..policy }, 1, &cut, true, false));
     }
+
+    #[test]
+    fn jitter_uses_every_bit_of_seed_batch_and_attempt() {
+        let policy = Retry { factor: 1.0, ..Retry::default() };
+        let distinct = |waits: Vec<Duration>| waits.iter().collect::<std::collections::HashSet<_>>().len();
+        assert_eq!(distinct((1..50).map(|attempt| backoff(&policy, u64::MAX, 3, attempt)).collect()), 49);
+        assert_eq!(distinct((0..50).map(|batch| backoff(&policy, u64::MAX, batch, 1)).collect()), 50);
+        assert_eq!(distinct((0..50).map(|seed| backoff(&policy, seed, u64::MAX, 1)).collect()), 50);
+        let waits: Vec<f64> = (0..10_000).map(|batch| backoff(&policy, 7, batch, 1).as_secs_f64() * 1e3).collect();
+        assert!(waits.iter().all(|wait| (16.0..=24.0).contains(wait)));
+        assert!(waits.iter().any(|wait| *wait < 16.1) && waits.iter().any(|wait| *wait > 23.9), "the whole share is used");
+    }
 }

@@ -1,7 +1,9 @@
 //! The JSON Schema of a scenario, and what it says of a file in sentences: every error with its path and the mend.
 
-use jsonschema::ValidationError;
+use std::sync::LazyLock;
+
 use jsonschema::error::ValidationErrorKind as Kind;
+use jsonschema::{ValidationError, Validator};
 use serde_json::{Map, Value};
 
 use super::{Scenario, nearest};
@@ -63,7 +65,14 @@ pub(crate) fn without_null(schema: &mut Value) {
 /// Never: the schema is made by this program and valid.
 #[must_use]
 pub fn validate(instance: &Value) -> Vec<Finding> {
-    let mut findings = findings(&json_schema(), instance);
+    // Compiling it takes a hundred times as long as asking it.
+    static COMPILED: LazyLock<(Value, Validator)> = LazyLock::new(|| {
+        let schema = json_schema();
+        let validator = compiled(&schema);
+        (schema, validator)
+    });
+    let (schema, validator) = &*COMPILED;
+    let mut findings = found(schema, validator, instance);
     let gates = instance.get("gates").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     for (index, gate) in gates.iter().enumerate() {
         let path = vec!["gates".to_owned(), index.to_string()];
@@ -78,7 +87,14 @@ pub fn validate(instance: &Value) -> Vec<Finding> {
 
 /// Everything that `schema`, made of a type of this program, has against `instance`.
 pub(crate) fn findings(schema: &Value, instance: &Value) -> Vec<Finding> {
-    let validator = jsonschema::validator_for(schema).expect("the generated schema is valid");
+    found(schema, &compiled(schema), instance)
+}
+
+fn compiled(schema: &Value) -> Validator {
+    jsonschema::validator_for(schema).expect("the generated schema is valid")
+}
+
+fn found(schema: &Value, validator: &Validator, instance: &Value) -> Vec<Finding> {
     let mut findings = Vec::new();
     for error in validator.iter_errors(instance) {
         explain(schema, &error, &mut findings);

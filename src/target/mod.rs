@@ -479,7 +479,7 @@ mod tests {
     #[test]
     fn what_may_succeed_when_tried_again_is_transient() {
         let transient: Vec<ErrorClass> = ErrorClass::ALL.into_iter().filter(|class| class.is_transient()).collect();
-        let expected = ["deadlock", "lock_timeout", "serialization", "busy", "timeout", "connection"];
+        let expected = ["deadlock", "lock_timeout", "serialization", "busy", "timeout", "connection", "read_only"];
         assert_eq!(transient.iter().map(|class| class.as_str()).collect::<Vec<_>>(), expected);
     }
 }

@@ -80,7 +80,7 @@ async fn events_that_are_wrong_have_a_class() {
         (stream(&["no json"]), ErrorClass::Protocol, "an event of the stream is no JSON object: \"no json\""),
         (binary, ErrorClass::Protocol, "an event of the stream is no JSON object"),
         (error, ErrorClass::Status, "an event of the stream tells of an error: overloaded"),
-        (large, ErrorClass::TooLarge, "an event of the stream is larger than 4096 bytes"),
+        (large, ErrorClass::TooLarge, "a line of the stream is larger than 4096 bytes"),
     ];
     for (answer, class, message) in cases {
         let server = Server::closing_after(answer).await;

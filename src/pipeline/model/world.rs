@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use super::Scope;
+use super::{PAUSE, Scope};
+use crate::pipeline::clock::driven;
 use crate::pipeline::observer::{BatchInfo, BatchOutcome, Observer};
 use crate::table::{Row, Table, Value};
 use crate::target::{
@@ -52,6 +53,8 @@ pub(super) struct Seen {
     pub(super) rows: Vec<u64>,
     announced: u32,
     written: u32,
+    /// When the next attempt may begin.
+    resumes: Option<Instant>,
     /// What became of each attempt.
     pub(super) answers: Vec<Answer>,
     /// Whether each failed attempt was to be followed by another.
@@ -205,10 +208,14 @@ impl Observer for Surroundings {
             world.wrong.push(what);
             return Ok(());
         }
+        let early = seen.resumes.zip(driven::now()).is_some_and(|(resumes, now)| now < resumes);
         seen.rows = rows;
         seen.announced += 1;
         // A batch that was refused is announced once more, so that it stands in the journal if there is room now.
         let refused = seen.answers.contains(&Answer::Refused);
+        if early {
+            world.wrong.push(format!("batch {} is tried again without a pause", batch.id));
+        }
         if refused || batch.session == 0 || world.faults == 0 || world.choose(2) == 0 {
             return Ok(());
         }
@@ -224,6 +231,7 @@ impl Observer for Surroundings {
         let seen = world.batches.entry(batch.id).or_default();
         seen.rows = rows;
         seen.retried.push(will_retry);
+        seen.resumes = driven::now().filter(|_| will_retry).map(|now| now + PAUSE.0);
         if failure.class == ErrorClass::Busy {
             seen.answers.push(Answer::NoConnection);
         }

@@ -96,8 +96,10 @@ impl Case {
 /// The one anomaly there is: class, sub-kind, key, column; all counts but its own are zero.
 fn only(found: &Integrity) -> (String, Option<String>, i64, String) {
     assert_eq!(found.verdict, IntegrityVerdict::Violated, "{found:?}");
-    assert_eq!(found.lost + found.duplicated + found.corrupted + found.phantom, 1, "{found:?}");
     let [example] = found.examples.as_slice() else { panic!("{:?}", found.examples) };
+    let expected = ["lost", "duplicated", "corrupted", "phantom"].map(|class| u64::from(example.class == class));
+    assert_eq!([found.lost, found.duplicated, found.corrupted, found.phantom], expected, "{found:?}");
+    assert_eq!(found.reason, Some(format!("1 {}", example.class)));
     (example.class.clone(), example.sub_kind.clone(), example.key, example.column.clone().unwrap())
 }
 
@@ -133,6 +135,9 @@ fn every_kind_of_wrong_reply_is_told() {
         ("reordered", swapped),
         ("repeated", twice),
         ("gap", gap),
+        // A token twice in the place of another; and two that changed places before the end is missing.
+        ("reordered", [&tokens[..2], &[tokens[1]], &tokens[3..]].concat().join(" ")),
+        ("reordered", [&tokens[..2], &[tokens[3], tokens[2]]].concat().join(" ")),
         ("altered", text.replace("3-", "3+")),
     ];
     for (kind, found) in cases {
@@ -219,7 +224,8 @@ fn the_log_has_one_right_row_of_each_acknowledged_request() {
 #[test]
 fn rows_of_failed_requests_are_legal_and_their_absence_too() {
     let case = Case::right().outcome(5, Outcome::Rejected).outcome(6, Outcome::Unknown);
-    assert_eq!(case.log(case.rows()).verdict, IntegrityVerdict::Holds);
+    let found = case.log(case.rows());
+    assert_eq!((found.verdict, found.sources[0].must_be_there, found.sources[0].right), (IntegrityVerdict::Holds, COUNT - 2, COUNT - 2));
     let rows = case.rows().into_iter().filter(|row| ![case.id(5), case.id(6)].contains(&row.id)).collect();
     assert_eq!(case.log(rows).verdict, IntegrityVerdict::Holds);
 }
@@ -234,6 +240,7 @@ fn what_a_killed_gateway_may_lose_is_measured_against_what_is_allowed() {
         (found.verdict, found.lost, found.allowed_lost, found.lost_window_seconds),
         (IntegrityVerdict::Holds, 0, Some(5), Some(0.4))
     );
+    assert_eq!((found.must_be_there, found.rate), (35, Some(1.0)));
     let found = case.judge(|requests| requests.log(rows.into_iter(), Some(Duration::from_millis(399))));
     assert_eq!(
         (found.verdict, found.lost, found.allowed_lost, found.lost_window_seconds),
@@ -271,4 +278,33 @@ fn what_a_fault_did_is_counted_by_the_times_of_answers() {
     assert_eq!(by_fault.iter().map(|harm| (harm.fault, harm.lost)).collect::<Vec<_>>(), [(0, 2), (1, 1)]);
     let unknown: Vec<_> = by_fault.iter().map(|harm| (harm.unknown_stored, harm.unknown_absent, harm.duplicated)).collect();
     assert_eq!(unknown, [(1, 1, 1), (0, 1, 0)]);
+}
+
+#[test]
+fn a_wrong_row_is_not_right_and_a_right_one_is_not_blamed_for_a_wrong_reply() {
+    let case = Case::right();
+    let mut rows = case.rows();
+    rows[5].user = Some("bob".into());
+    assert_eq!(case.log(rows).sources[0].right, COUNT - 1);
+    let mut case = Case::right();
+    case.ledger.answers[4].usage = Some((1, 5));
+    assert_eq!(case.log(case.rows()).verdict, IntegrityVerdict::Holds);
+}
+
+#[test]
+fn what_a_closed_ledger_has_no_answer_of_was_never_sent() {
+    let mut case = Case::right();
+    case.ledger.answers.remove(9);
+    let found = case.judge(|requests| requests.upstream((0..COUNT).map(|index| case.id(index))));
+    assert_eq!(only(&found), ("phantom".into(), None, 9, "upstream".into()));
+}
+
+#[test]
+fn examples_are_bounded_by_class_and_counts_are_not() {
+    let mut rows = Case::right().rows();
+    rows.truncate(10);
+    rows[0].user = Some("bob".into());
+    let found = Case::right().log(rows);
+    assert_eq!((found.lost, found.corrupted, found.examples.len()), (30, 1, EXAMPLES + 1));
+    assert_eq!(found.reason.as_deref(), Some("30 lost, 1 corrupted"));
 }
