@@ -21,6 +21,13 @@ pub struct Mutant {
     pub number: u32,
 }
 
+impl Mutant {
+    /// The module that its file belongs to: the first name of its path.
+    pub fn module(&self) -> &str {
+        self.file.trim_start_matches("src/").split(['/', '.']).next().unwrap_or_default()
+    }
+}
+
 #[derive(Deserialize)]
 pub struct Span {
     pub start: Position,

@@ -66,8 +66,7 @@ impl Sources {
     fn embed(&self, tree: &Path, mutants: &[Mutant], unviable: &mut BTreeSet<u32>) -> Result<BTreeMap<String, Embedded>> {
         let mut all = BTreeMap::new();
         for (file, text) in &self.texts {
-            let viable: Vec<&Mutant> =
-                mutants.iter().filter(|mutant| mutant.file == *file && !unviable.contains(&mutant.number)).collect();
+            let viable: Vec<&Mutant> = mutants.iter().filter(|mutant| mutant.file == *file && !unviable.contains(&mutant.number)).collect();
             let (embedded, nowhere) = embed::embed(text, &viable).with_context(|| format!("{file} cannot be read as Rust"))?;
             unviable.extend(nowhere);
             std::fs::write(tree.join(file), &embedded.text)?;
@@ -92,8 +91,7 @@ fn drop_wrong(embedded: &BTreeMap<String, Embedded>, complaints: &[Complaint], u
 fn tell(mutants: &[&Mutant], fates: &[Fate]) -> Vec<serde_json::Value> {
     let mut modules: BTreeMap<&str, [u64; 3]> = BTreeMap::new();
     for (mutant, fate) in mutants.iter().zip(fates) {
-        let module = mutant.file.trim_start_matches("src/").split(['/', '.']).next().unwrap_or_default();
-        modules.entry(module).or_default()[*fate as usize] += 1;
+        modules.entry(mutant.module()).or_default()[*fate as usize] += 1;
     }
     let line = |(module, [caught, survived, unviable]): (&str, [u64; 3])| {
         println!("{module}: {caught} caught, {survived} survived, {unviable} do not compile");
