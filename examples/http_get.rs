@@ -20,7 +20,6 @@ fn main() -> anyhow::Result<()> {
     let seconds: u64 = seconds.parse().context("SECONDS is a number")?;
     let profile = HttpProfile::Default.settings();
     let client = Rc::new(Client::new(Config {
-        via: None,
         url: url.parse().context("URL is http://host:port")?,
         version: HttpVersion::Auto,
         ca_file: None,
