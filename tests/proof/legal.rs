@@ -142,12 +142,12 @@ fn refusing_trigger(place: &Place, database: &Database, random: &mut Random) -> 
     judged(&running.end())
 }
 
-/// Holds the write lock so many times.
-fn hold(user: &mut User, random: &mut Random, times: u64, [lock, unlock]: [&str; 2]) {
+/// Holds the write lock so many times, for about so many milliseconds.
+fn hold(user: &mut User, random: &mut Random, times: u64, about: u64, [lock, unlock]: [&str; 2]) {
     for _ in 0..times {
         // A rival is refused at times, too.
         if user.attempt(lock).is_ok() {
-            std::thread::sleep(Duration::from_millis(random.between(20, 120)));
+            std::thread::sleep(Duration::from_millis(random.between(about / 3, about * 2)));
             user.execute(unlock);
         }
         std::thread::sleep(Duration::from_millis(random.between(5, 40)));
@@ -159,7 +159,7 @@ fn busy_rival(place: &Place, database: &Database, random: &mut Random) -> Judged
     scenario["target"]["sqlite"]["pragmas"] = json!({"busy_timeout": random.between(1, 20)});
     let (running, mut user) = start(place, &scenario, database);
     let times = random.between(2, 5);
-    hold(&mut user, random, times, ["BEGIN IMMEDIATE", "COMMIT"]);
+    hold(&mut user, random, times, 60, ["BEGIN IMMEDIATE", "COMMIT"]);
     judged(&running.end())
 }
 
@@ -174,7 +174,7 @@ fn impatient(place: &Place, database: &Database, random: &mut Random) -> Judged 
     };
     let (running, mut user) = start(place, &scenario, database);
     let times = random.between(2, 5);
-    hold(&mut user, random, times, [&database.filled(lock), unlock]);
+    hold(&mut user, random, times, 60, [&database.filled(lock), unlock]);
     judged(&running.end())
 }
 
@@ -183,7 +183,8 @@ fn lock_timeouts(place: &Place, database: &Database, random: &mut Random) -> Jud
     let Database { kind, mut url, table } = Database { kind: database.kind, url: database.url.clone(), table: database.table.clone() };
     let mut user = database.user();
     match kind {
-        Kind::Postgres => url.push_str("?options[lock_timeout]=20ms"),
+        // Long enough for the table to be made beside what others do.
+        Kind::Postgres => url.push_str("?options[lock_timeout]=200ms"),
         // The least there is on MariaDB, and of the whole server: only on one that is the proof's alone.
         _ if full() => user.execute("SET GLOBAL innodb_lock_wait_timeout = 1"),
         _ => {}
@@ -192,7 +193,7 @@ fn lock_timeouts(place: &Place, database: &Database, random: &mut Random) -> Jud
     let (running, _) = start(place, &scenario(random, &limited, true), database);
     if kind == Kind::Postgres {
         let times = random.between(2, 5);
-        hold(&mut user, random, times, [&database.filled("BEGIN; LOCK TABLE {table} IN SHARE MODE"), "COMMIT"]);
+        hold(&mut user, random, times, 300, [&database.filled("BEGIN; LOCK TABLE {table} IN SHARE MODE"), "COMMIT"]);
     } else {
         // The gap behind the last key: where the next rows go.
         let gap = database.filled("BEGIN; SELECT id FROM {table} ORDER BY id DESC LIMIT 1 FOR UPDATE");
