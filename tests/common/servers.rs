@@ -65,10 +65,11 @@ impl Server {
         own(path, "mysql");
         let at = path.display();
         let install = "mariadb-install-db --no-defaults --auth-root-authentication-method=normal --skip-test-db";
-        shell(&as_user("mysql", &format!("{install} --datadir={at}/data")));
+        // A folder of its own for temporary tables: one that starts removes what it finds, also another server's.
+        shell(&as_user("mysql", &format!("env TMPDIR={at} {install} --datadir={at}/data")));
         let options: String = settings.iter().map(|setting| format!(" --{setting}")).collect();
         let server = format!(
-            "setsid mariadbd --no-defaults --datadir={at}/data --port={port} --bind-address=127.0.0.1 --socket={at}/sock \
+            "env TMPDIR={at} setsid mariadbd --no-defaults --datadir={at}/data --port={port} --bind-address=127.0.0.1 --socket={at}/sock \
              --pid-file={at}/pid --skip-name-resolve{options} >>{at}/log 2>&1 </dev/null &"
         );
         let url = format!("mysql://batchsql:{PASSWORD}@127.0.0.1:{port}/batchsql_test");
