@@ -1,10 +1,10 @@
-//! SQL text that all databases share: quoted names and lists of them, and the split of a batch into statements.
+//! SQL text that all databases share: quoted names and lists of them, the split of a batch into statements, and what servers read back.
 
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::{Applied, Conflict, ErrorClass, Failure};
-use crate::table::{Row, Table};
+use super::{Applied, Conflict, ErrorClass, Failure, KeyRange};
+use crate::table::{Row, SURROGATE_KEY, Table};
 
 /// How this program signs its tables in `batchsql_owner`.
 pub(super) const CREATED_BY: &str = concat!("batchsql ", env!("CARGO_PKG_VERSION"));
@@ -34,6 +34,49 @@ pub(crate) fn quoted(name: &str, quote: char) -> String {
 #[must_use]
 pub(super) fn column_list(table: &Table, quote: char) -> String {
     table.columns.iter().map(|column| quoted(&column.name, quote)).collect::<Vec<_>>().join(",")
+}
+
+/// How a server writes what all of them read back.
+#[derive(Clone, Copy)]
+pub(super) struct Dialect {
+    quote: char,
+    /// A key as a constant of its type.
+    constant: fn(i64) -> String,
+}
+
+pub(super) const MYSQL: Dialect = Dialect { quote: '`', constant: |key| key.to_string() };
+pub(super) const POSTGRES: Dialect = Dialect { quote: '"', constant: |key| format!("'{key}'::bigint") };
+
+/// What is read for a range: its rows, and with the lowest those whose key somebody let be NULL. Apart, because together they could
+/// not be read in the order of the index.
+pub(super) fn selects(table: &Table, range: KeyRange, dialect: Dialect) -> Vec<String> {
+    let quote = dialect.quote;
+    let key = quoted(&table.columns[table.key].name, quote);
+    let surrogate = if table.unique_key { String::new() } else { format!(", {}", quoted(SURROGATE_KEY, quote)) };
+    let select = |filter: &str| {
+        format!("SELECT {} FROM {}{filter} ORDER BY {key}{surrogate}", column_list(table, quote), quoted(&table.name, quote))
+    };
+    let without_key = is_lowest(range).then(|| select(&format!(" WHERE {key} IS NULL")));
+    std::iter::once(select(&filter(&key, range, dialect))).chain(without_key).collect()
+}
+
+/// The condition that the column quoted as `key` lies in `range`; rows whose key somebody let be NULL are in the lowest.
+pub(super) fn filter_with_null(key: &str, range: KeyRange, dialect: Dialect) -> String {
+    let without_key = if is_lowest(range) { format!(" OR {key} IS NULL") } else { String::new() };
+    filter(key, range, dialect) + &without_key
+}
+
+/// Whether it is the lowest of several: a range open at both ends holds every row, also without a key.
+fn is_lowest(range: KeyRange) -> bool {
+    range.from.is_none() && range.to.is_some()
+}
+
+fn filter(key: &str, range: KeyRange, dialect: Dialect) -> String {
+    let constant = dialect.constant;
+    let mut bounds = Vec::new();
+    bounds.extend(range.from.map(|from| format!("{key} >= {}", constant(from))));
+    bounds.extend(range.to.map(|to| format!("{key} < {}", constant(to))));
+    if bounds.is_empty() { String::new() } else { format!(" WHERE {}", bounds.join(" AND ")) }
 }
 
 /// Limits of one statement.

@@ -10,7 +10,7 @@ use super::time;
 use crate::table::{Column, ColumnType, Row, Table, Value, write_decimal};
 use crate::target::KeyRange;
 use crate::target::digest::{RangeDigest, sha_64};
-use crate::target::sql::quoted;
+use crate::target::sql::{self, quoted};
 
 /// Names are the server's; types without the width that MariaDB shows behind them.
 const COLUMNS: &str = "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, COALESCE(CHARACTER_SET_NAME, '') FROM information_schema.columns \
@@ -65,12 +65,6 @@ pub(super) async fn ranges(connection: &mut MySqlConnection, table: &Table, rang
     Ok(digests)
 }
 
-/// The condition that a row is in `range`; rows whose key somebody let be NULL are in the lowest.
-fn filter(key: &str, range: KeyRange) -> String {
-    let without_key = if range.from.is_none() && range.to.is_some() { format!(" OR {key} IS NULL") } else { String::new() };
-    super::scan::filter(key, range) + &without_key
-}
-
 fn range_sql(table: &Table, range: KeyRange) -> String {
     let key = quoted(&table.columns[table.key].name, '`');
     let columns: Vec<String> = table.columns.iter().map(column_sql).collect();
@@ -78,7 +72,7 @@ fn range_sql(table: &Table, range: KeyRange) -> String {
         "SELECT COUNT(*), MIN({key}), MAX({key}), CAST(SUM(CAST(CONV(LEFT(SHA2(CONCAT({}), 256), 16), 16, 10) AS UNSIGNED)) AS CHAR) FROM {}{}",
         columns.join(", "),
         quoted(&table.name, '`'),
-        filter(&key, range)
+        sql::filter_with_null(&key, range, sql::MYSQL)
     )
 }
 

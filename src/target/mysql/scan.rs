@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::digest;
 use super::time::Fields;
-use crate::table::{Cell, ColumnType, Row, RowBlock, SURROGATE_KEY, Table};
+use crate::table::{Cell, ColumnType, Row, RowBlock, Table};
 use crate::target::digest::RangeDigest;
 use crate::target::server::describe;
 use crate::target::sql;
@@ -36,7 +36,7 @@ impl MyReader {
         let mut connection = self.begin().await?;
         let mut kinds = Vec::new();
         let mut block = RowBlock::new(table.columns.len());
-        for select in selects(table, range) {
+        for select in sql::selects(table, range, sql::MYSQL) {
             let mut rows = sqlx::query(AssertSqlSafe(select)).fetch(&mut connection);
             while let Some(row) = rows.try_next().await? {
                 if kinds.is_empty() {
@@ -83,26 +83,6 @@ impl Reader for MyReader {
         };
         asked.await.unwrap_or_else(|e: sqlx::Error| Err(describe(&e))).map_err(TargetError::Failed)
     }
-}
-
-/// What is read for a range: its rows, and with the lowest those whose key somebody let be NULL. Apart, because together they could
-/// not be read in the order of the index.
-fn selects(table: &Table, range: KeyRange) -> Vec<String> {
-    let key = sql::quoted(&table.columns[table.key].name, '`');
-    let surrogate = if table.unique_key { String::new() } else { format!(", {}", sql::quoted(SURROGATE_KEY, '`')) };
-    let select = |filter: &str| {
-        format!("SELECT {} FROM {}{filter} ORDER BY {key}{surrogate}", sql::column_list(table, '`'), sql::quoted(&table.name, '`'))
-    };
-    let without_key = (range.from.is_none() && range.to.is_some()).then(|| select(&format!(" WHERE {key} IS NULL")));
-    std::iter::once(select(&filter(&key, range))).chain(without_key).collect()
-}
-
-/// The condition that the column quoted as `key` lies in `range`.
-pub(super) fn filter(key: &str, range: KeyRange) -> String {
-    let mut bounds = Vec::new();
-    bounds.extend(range.from.map(|from| format!("{key} >= {from}")));
-    bounds.extend(range.to.map(|to| format!("{key} < {to}")));
-    if bounds.is_empty() { String::new() } else { format!(" WHERE {}", bounds.join(" AND ")) }
 }
 
 /// How a column's bytes are read.

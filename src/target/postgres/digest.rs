@@ -55,18 +55,16 @@ pub(super) async fn ranges(connection: &mut PgConnection, table: &Table, ranges:
     Ok(digests)
 }
 
-/// The condition that a row is in `range`; rows whose key somebody let be NULL are in the lowest.
-fn filter(key: &str, range: KeyRange) -> String {
-    let without_key = if range.from.is_none() && range.to.is_some() { format!(" OR {key} IS NULL") } else { String::new() };
-    super::scan::filter(key, range) + &without_key
-}
-
 fn range_sql(table: &Table, range: KeyRange) -> String {
     let key = quoted(&table.columns[table.key].name, '"');
     // A sum of bare keys would be no hash.
     let first = if table.columns.len() == 1 { format!("hashtextextended('', {key})") } else { key.clone() };
     let hash = others(table).fold(first, |chain, column| format!("hashtextextended({}, {chain})", text_sql(column)));
-    format!("SELECT count(*), min({key}), max({key}), sum({hash})::text FROM {}{}", quoted(&table.name, '"'), filter(&key, range))
+    format!(
+        "SELECT count(*), min({key}), max({key}), sum({hash})::text FROM {}{}",
+        quoted(&table.name, '"'),
+        sql::filter_with_null(&key, range, sql::POSTGRES)
+    )
 }
 
 /// All columns but the key.

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Column as _, ConnectOptions as _, Executor as _, SqlSa
 use tokio::sync::{Mutex, mpsc};
 
 use super::{digest, wire};
-use crate::table::{Row, RowBlock, SURROGATE_KEY, Table};
+use crate::table::{Row, RowBlock, Table};
 use crate::target::digest::RangeDigest;
 use crate::target::server::describe;
 use crate::target::sql;
@@ -47,7 +47,7 @@ impl PgReader {
 
     async fn stream(&self, table: &Table, range: KeyRange, blocks: mpsc::Sender<RowBlock>) -> Result<(), sqlx::Error> {
         let mut connection = self.begin().await?;
-        for select in selects(table, range) {
+        for select in sql::selects(table, range, sql::POSTGRES) {
             let statement = connection.prepare(AssertSqlSafe(select.clone()).into_sql_str()).await?;
             let oids: Vec<u32> = statement.columns().iter().map(|column| column.type_info().oid().map_or(0, |oid| oid.0)).collect();
             let mut rows = connection.copy_out_raw(&format!("COPY ({select}) TO STDOUT (FORMAT binary)")).await?;
@@ -88,26 +88,6 @@ impl Reader for PgReader {
         };
         asked.await.unwrap_or_else(|e: sqlx::Error| Err(describe(&e))).map_err(TargetError::Failed)
     }
-}
-
-/// What is read for a range: its rows, and with the lowest those whose key somebody let be NULL. Apart, because together they could
-/// not be read in the order of the index.
-fn selects(table: &Table, range: KeyRange) -> Vec<String> {
-    let key = sql::quoted(&table.columns[table.key].name, '"');
-    let surrogate = if table.unique_key { String::new() } else { format!(", {}", sql::quoted(SURROGATE_KEY, '"')) };
-    let select = |filter: &str| {
-        format!("SELECT {} FROM {}{filter} ORDER BY {key}{surrogate}", sql::column_list(table, '"'), sql::quoted(&table.name, '"'))
-    };
-    let without_key = (range.from.is_none() && range.to.is_some()).then(|| select(&format!(" WHERE {key} IS NULL")));
-    std::iter::once(select(&filter(&key, range))).chain(without_key).collect()
-}
-
-/// The condition that the column quoted as `key` lies in `range`.
-pub(super) fn filter(key: &str, range: KeyRange) -> String {
-    let mut bounds = Vec::new();
-    bounds.extend(range.from.map(|from| format!("{key} >= '{from}'::bigint")));
-    bounds.extend(range.to.map(|to| format!("{key} < '{to}'::bigint")));
-    if bounds.is_empty() { String::new() } else { format!(" WHERE {}", bounds.join(" AND ")) }
 }
 
 /// Turns COPY's binary stream into blocks.
