@@ -6,8 +6,11 @@ use std::path::Path;
 use crate::gate::{Gate, Metric};
 pub use crate::http::fuzz::{http, sse};
 use crate::ledger::requests::RequestLedger;
-use crate::ledger::{Header, Ledger, VERSION};
+use crate::ledger::{Header, Ledger, Outcome, VERSION};
 use crate::scenario::load::{Changes, from_text};
+use crate::scenario::proxy::ProxyRequest;
+use crate::verifier::requests::Requests;
+use crate::workload::proxy_request::Generator;
 
 /// A scenario: any text is a scenario or a list of problems with their places, and what was read is read the same again.
 ///
@@ -96,7 +99,8 @@ pub fn ledger(bytes: &[u8]) {
     assert!(prefix.sessions.is_subset(&ledger.sessions));
 }
 
-/// A ledger of requests: as [`ledger`].
+/// A ledger of requests: as [`ledger`], and whatever it says is judged: where everything acknowledged is found, nothing is lost or
+/// found twice.
 ///
 /// # Panics
 /// If that does not hold.
@@ -110,6 +114,22 @@ pub fn requests_ledger(bytes: &[u8]) {
     let Ok(prefix) = read(&whole[..cut]) else { return };
     assert!(prefix.answers.iter().all(|answer| ledger.answers.contains(answer)));
     assert!(prefix.answers.iter().all(|answer| prefix.answer(answer.index) == Some(answer)));
+    judge(&ledger);
+}
+
+fn judge(ledger: &RequestLedger) {
+    let chat = serde_json::json!({
+        "replies": "mock", "users": [{"name": "ann"}], "models": ["m"], "mix": [{"chat": {"stream": true, "max_tokens": 6}}]
+    });
+    let workload: ProxyRequest = serde_json::from_value(chat).expect("a workload");
+    let generator = Generator::new(ledger.header.seed, &ledger.header.run_id, &workload);
+    let acknowledged = ledger.answers.iter().filter(|answer| answer.outcome == Some(Outcome::Acknowledged));
+    let ids = acknowledged.map(|answer| generator.id(&generator.operation(answer.index)));
+    let mut requests = Requests::new(ledger, &generator, &workload);
+    requests.replies();
+    requests.upstream(ids);
+    let found = requests.conclude(0.0);
+    assert_eq!((found.lost, found.duplicated), (0, 0), "{found:?}");
 }
 
 /// What cuts off: the first byte says how long the first piece is, the second how long the others are.

@@ -282,7 +282,13 @@ impl RequestLedger {
     /// The answer to operation `index`.
     #[must_use]
     pub fn answer(&self, index: u64) -> Option<&Answer> {
-        self.answers.binary_search_by_key(&index, |answer| answer.index).ok().map(|at| &self.answers[at])
+        self.position(index).map(|position| &self.answers[position])
+    }
+
+    /// Where in [`RequestLedger::answers`] the answer to operation `index` is.
+    #[must_use]
+    pub fn position(&self, index: u64) -> Option<usize> {
+        self.answers.binary_search_by_key(&index, |answer| answer.index).ok()
     }
 
     /// Answers by outcome.

@@ -4,12 +4,17 @@
 //! its acknowledgement (RPO). What is unknown, or was tried again and stored twice, is counted to the fault that began last before its
 //! outcome was known.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::expect::Expectation;
 use super::range::Findings;
-use crate::ledger::{BatchRecord, Outcome};
+use crate::ledger::{BatchRecord, Mark, Outcome};
 use crate::report::FaultHarm;
+
+/// Nothing counted yet, for each fault that left a mark; in the scenario's order.
+pub(super) fn of_marks<'a>(marks: impl Iterator<Item = &'a Mark>) -> BTreeMap<u32, FaultHarm> {
+    marks.map(|mark| (mark.fault, FaultHarm { fault: mark.fault, ..FaultHarm::default() })).collect()
+}
 
 /// Rows of single batches, before batches that were not acknowledged are judged whole.
 pub(super) struct Rows {
@@ -28,16 +33,17 @@ impl Rows {
 impl Expectation {
     /// One for each fault that left a mark, in the scenario's order.
     pub(super) fn harm(&self, rows: &Rows) -> Vec<FaultHarm> {
-        let Some(most) = self.ledger.marks.iter().map(|(_, mark)| mark.fault).max() else { return Vec::new() };
-        let mut harm: Vec<FaultHarm> = (0..=most).map(|fault| FaultHarm { fault, ..FaultHarm::default() }).collect();
+        let mut harm = of_marks(self.ledger.marks.iter().map(|(_, mark)| mark));
+        if harm.is_empty() {
+            return Vec::new();
+        }
         let sizes = self.own_keys(rows.stored.keys().copied().chain(self.not_acknowledged()));
         for (batch, record) in (0u32..).zip(&self.ledger.batches) {
             let count = |rows: &HashMap<u32, u64>| rows.get(&batch).copied().unwrap_or_default();
-            if let Some(fault) = self.over_after(record) {
-                harm[fault as usize].lost += count(&rows.lost);
+            if let Some(harm) = self.over_after(record).and_then(|fault| harm.get_mut(&fault)) {
+                harm.lost += count(&rows.lost);
             }
-            let Some(fault) = self.begun_before(record) else { continue };
-            let harm = &mut harm[fault as usize];
+            let Some(harm) = self.begun_before(record).and_then(|fault| harm.get_mut(&fault)) else { continue };
             harm.duplicated += count(&rows.duplicated);
             if record.outcome == Outcome::Unknown {
                 let stored = count(&rows.stored);
@@ -45,7 +51,7 @@ impl Expectation {
                 harm.unknown_absent += count(&sizes).saturating_sub(stored);
             }
         }
-        harm
+        harm.into_values().collect()
     }
 
     fn not_acknowledged(&self) -> impl Iterator<Item = u32> {

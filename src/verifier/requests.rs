@@ -7,7 +7,7 @@
 
 mod harm;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use super::EXAMPLES;
@@ -40,7 +40,7 @@ pub struct Requests<'a> {
     workload: &'a ProxyRequest,
     found: Integrity,
     /// How often each operation was found: in the log, or where there is none in the upstream's ledger.
-    times: Option<Vec<u8>>,
+    sights: Option<Sights>,
     /// Acknowledged operations whose row the log lacks.
     unlogged: Vec<u64>,
 }
@@ -50,7 +50,7 @@ impl<'a> Requests<'a> {
     #[must_use]
     pub fn new(ledger: &'a RequestLedger, generator: &'a Generator, workload: &'a ProxyRequest) -> Self {
         let found = Integrity { reason: None, method: String::new(), ..Integrity::inconclusive(String::new()) };
-        Self { ledger, generator, workload, found, times: None, unlogged: Vec::new() }
+        Self { ledger, generator, workload, found, sights: None, unlogged: Vec::new() }
     }
 
     /// Holds every acknowledged reply against the right one, as far as it is known.
@@ -142,29 +142,29 @@ impl<'a> Requests<'a> {
 
     /// Holds the ids that reached the upstream against the chats: each acknowledged one once, none that was never sent.
     pub fn upstream(&mut self, ids: impl Iterator<Item = String>) {
-        let mut times = self.counters();
+        let mut sights = Sights::none(self.ledger);
         for id in ids {
             if let Some(index) = reply::find_id(&id).and_then(|id| self.generator.index_of(id)) {
                 self.found.checked += 1;
-                self.seen(&mut times, index, "upstream");
+                self.seen(&mut sights, index, "upstream");
             }
         }
         let mut source = Source { name: "upstream records".to_owned(), ..Source::default() };
-        for index in 0..self.ledger.end {
+        for (index, times) in sights.each(self.ledger) {
             let operation = self.generator.operation(index);
             if self.workload.mix[operation.route].chat.is_none() {
                 continue;
             }
             let must = self.ledger.outcome(index) == Some(Outcome::Acknowledged);
             source.must_be_there += u64::from(must);
-            match times[index as usize] {
+            match times {
                 0 if must => self.count(named("lost", index, "upstream", "one request", "never reached it, though answered")),
                 0 => {}
                 1 => source.right += u64::from(must),
                 times => self.count(named("duplicated", index, "upstream", "one request", &format!("{times} requests"))),
             }
         }
-        self.times = Some(times);
+        self.sights = Some(sights);
         self.add(source);
     }
 
@@ -172,14 +172,14 @@ impl<'a> Requests<'a> {
     /// is no row of one that was never sent. Rows of refused or failed requests are legal. `allowed`: how long before the last
     /// answer a request may have been answered for its row to be missing.
     pub fn log(&mut self, rows: impl Iterator<Item = LogRow>, allowed: Option<Duration>) {
-        let mut times = self.counters();
+        let mut sights = Sights::none(self.ledger);
         let mut wrong = HashSet::new();
         for row in rows {
             let Some(index) = reply::find_id(&row.id).and_then(|id| self.generator.index_of(id)) else { continue };
             self.found.checked += 1;
-            self.seen(&mut times, index, "log");
+            let times = self.seen(&mut sights, index, "log");
             if let Some(anomaly) = self.ledger.answer(index).and_then(|answer| self.wrong_row(answer, &row))
-                && times.get(index as usize) == Some(&1)
+                && times == Some(1)
             {
                 wrong.insert(index);
                 self.count(anomaly);
@@ -188,12 +188,12 @@ impl<'a> Requests<'a> {
         let last = self.acknowledged().map(|answer| answer.at_ms).max().unwrap_or(0);
         let mut source = Source { name: LOG_ROWS.to_owned(), ..Source::default() };
         let (mut forgiven, mut first_lost) = (0u64, None::<u32>);
-        for index in 0..self.ledger.end {
+        for (index, times) in sights.each(self.ledger) {
             let answer = self.ledger.answer(index).filter(|answer| answer.outcome == Some(Outcome::Acknowledged));
             let logged = self.workload.mix[self.generator.operation(index).route].is_logged();
             let must = logged.then_some(answer).flatten();
             source.must_be_there += u64::from(must.is_some());
-            match (times[index as usize], must) {
+            match (times, must) {
                 (0, Some(answer)) => {
                     self.unlogged.push(index);
                     first_lost = Some(first_lost.map_or(answer.at_ms, |first| first.min(answer.at_ms)));
@@ -216,7 +216,7 @@ impl<'a> Requests<'a> {
             self.found.allowed_lost = Some(forgiven);
             self.found.lost_window_seconds = first_lost.map(|first| f64::from(last - first) / 1e3);
         }
-        self.times = Some(times);
+        self.sights = Some(sights);
         self.add(source);
     }
 
@@ -247,16 +247,13 @@ impl<'a> Requests<'a> {
         })
     }
 
-    fn counters(&self) -> Vec<u8> {
-        vec![0; usize::try_from(self.ledger.end).unwrap_or(usize::MAX)]
-    }
-
-    /// Counts one more sight of `index`; what was never sent is a phantom.
-    fn seen(&mut self, times: &mut [u8], index: u64, place: &str) {
-        match times.get_mut(index as usize) {
-            Some(times) if self.ledger.outcome(index).is_some() => *times = times.saturating_add(1),
-            _ => self.count(named("phantom", index, place, "nothing: it was never sent", "one")),
+    /// Counts one more sight of `index` and says how many there are now; what was never sent is a phantom.
+    fn seen(&mut self, sights: &mut Sights, index: u64, place: &str) -> Option<u8> {
+        let times = sights.add(self.ledger, index);
+        if times.is_none() {
+            self.count(named("phantom", index, place, "nothing: it was never sent", "one"));
         }
+        times
     }
 
     fn count(&mut self, anomaly: Anomaly) {
@@ -300,6 +297,38 @@ impl<'a> Requests<'a> {
         found.examples.sort_by(|a, b| (&a.class, a.key).cmp(&(&b.class, b.key)));
         found.duration_seconds = seconds;
         found
+    }
+}
+
+/// How often operations were found at a place. It needs room for what was answered and what was found, however many operations the
+/// ledger says may have been sent.
+struct Sights {
+    /// One for each answer of the ledger, in its order.
+    of_answers: Vec<u8>,
+    /// Those of operations that may have been sent and have no answer.
+    unanswered: BTreeMap<u64, u8>,
+}
+
+impl Sights {
+    fn none(ledger: &RequestLedger) -> Self {
+        Self { of_answers: vec![0; ledger.answers.len()], unanswered: BTreeMap::new() }
+    }
+
+    /// One more of `index`: how many there are now. `None` if it was never sent.
+    fn add(&mut self, ledger: &RequestLedger, index: u64) -> Option<u8> {
+        ledger.outcome(index)?;
+        let times = match ledger.position(index) {
+            Some(position) => &mut self.of_answers[position],
+            None => self.unanswered.entry(index).or_default(),
+        };
+        *times = times.saturating_add(1);
+        Some(*times)
+    }
+
+    /// Every operation that was answered or found, and how often that was.
+    fn each(&self, ledger: &RequestLedger) -> impl Iterator<Item = (u64, u8)> {
+        let answered = ledger.answers.iter().map(|answer| answer.index).zip(self.of_answers.iter().copied());
+        answered.chain(self.unanswered.iter().map(|(index, times)| (*index, *times)))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::Rivalry;
@@ -15,6 +16,8 @@ use crate::target::describe;
 
 /// Most rivals: each is a process or a thread of the server.
 const MOST: usize = 5_000;
+/// Rivals that connect at once: the handshakes of TLS take their time.
+const TOGETHER: usize = 16;
 /// Between two looks for free places.
 const AGAIN: Duration = Duration::from_millis(5);
 
@@ -45,11 +48,11 @@ impl Act for Exhaust {
 
 /// Takes what is free, and what the run's sessions leave, until `end`.
 async fn crowd(own: Arc<Own>, mut first: Rival, end: CancellationToken) -> Result<(), String> {
-    let mut rivals = Vec::new();
+    let (mut rivals, mut together) = (Vec::new(), TOGETHER);
     let mut result = Ok(());
     while result.is_ok() && !end.is_cancelled() {
         result = tokio::select! {
-            filled = fill(&own, &mut rivals) => filled,
+            filled = fill(&own, &mut rivals, &mut together) => filled,
             () = end.cancelled() => break,
         };
         if let Err(error) = own.end_idle(&mut first).await {
@@ -67,12 +70,14 @@ async fn crowd(own: Arc<Own>, mut first: Rival, end: CancellationToken) -> Resul
     result
 }
 
-async fn fill(own: &Own, rivals: &mut Vec<Rival>) -> Result<(), String> {
+async fn fill(own: &Own, rivals: &mut Vec<Rival>, together: &mut usize) -> Result<(), String> {
     while rivals.len() < MOST {
-        match own.login().connect().await {
-            Ok(rival) => rivals.push(rival),
-            // Refused, as it should be.
-            Err(_) => return Ok(()),
+        let before = rivals.len();
+        rivals.extend(join_all((0..*together).map(|_| own.login().connect())).await.into_iter().flatten());
+        // Somebody was refused, as it should be. From then on one at a time waits for what becomes free.
+        if rivals.len() < before + *together {
+            *together = 1;
+            return Ok(());
         }
     }
     Err(format!("the server gives more than {MOST} connections; set its max_connections lower"))

@@ -7,30 +7,27 @@
 use super::Requests;
 use crate::ledger::Outcome;
 use crate::report::FaultHarm;
+use crate::verifier::harm::of_marks;
 
 impl Requests<'_> {
     /// One for each fault that left a mark, in the scenario's order.
     pub(super) fn harm(&self) -> Vec<FaultHarm> {
-        let Some(most) = self.ledger.marks.iter().map(|(_, mark)| mark.fault).max() else { return Vec::new() };
-        let mut harm: Vec<FaultHarm> = (0..=most).map(|fault| FaultHarm { fault, ..FaultHarm::default() }).collect();
+        let mut harm = of_marks(self.ledger.marks.iter().map(|(_, mark)| mark));
         for index in &self.unlogged {
             let answered = self.ledger.answer(*index).map_or(0, |answer| answer.at_ms);
-            if let Some(fault) = self.over_after(answered) {
-                harm[fault as usize].lost += 1;
+            if let Some(harm) = self.over_after(answered).and_then(|fault| harm.get_mut(&fault)) {
+                harm.lost += 1;
             }
         }
-        let Some(times) = &self.times else { return harm };
-        for answer in &self.ledger.answers {
-            let Some(fault) = self.begun_before(answer.at_ms) else { continue };
-            let harm = &mut harm[fault as usize];
-            let stored = times.get(answer.index as usize).copied().unwrap_or_default();
-            harm.duplicated += u64::from(stored > 1);
+        for (answer, stored) in self.sights.iter().flat_map(|sights| self.ledger.answers.iter().zip(&sights.of_answers)) {
+            let Some(harm) = self.begun_before(answer.at_ms).and_then(|fault| harm.get_mut(&fault)) else { continue };
+            harm.duplicated += u64::from(*stored > 1);
             if answer.outcome == Some(Outcome::Unknown) {
-                harm.unknown_stored += u64::from(stored > 0);
-                harm.unknown_absent += u64::from(stored == 0);
+                harm.unknown_stored += u64::from(*stored > 0);
+                harm.unknown_absent += u64::from(*stored == 0);
             }
         }
-        harm
+        harm.into_values().collect()
     }
 
     /// The first fault that was healed after `at_ms`.

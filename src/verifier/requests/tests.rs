@@ -300,6 +300,25 @@ fn what_a_closed_ledger_has_no_answer_of_was_never_sent() {
 }
 
 #[test]
+fn a_ledger_that_claims_no_end_of_requests_and_faults_is_judged_by_what_it_has() {
+    let mut case = Case::right();
+    case.ledger.end = u64::MAX;
+    case.ledger.closed = false;
+    case.ledger.marks = vec![(10, crate::ledger::Mark { fault: u32::MAX, healed: false })];
+    let far = case.id(1 << 40);
+    let ids = |more: Vec<String>| (0..COUNT).map(|index| case.id(index)).chain(more).collect::<Vec<_>>();
+    let found = case.judge(|requests| requests.upstream(ids(vec![far.clone()]).into_iter()));
+    assert_eq!((found.verdict, found.must_be_there, found.sources[0].right), (IntegrityVerdict::Holds, COUNT, COUNT));
+    assert_eq!(found.by_fault.iter().map(|harm| harm.fault).collect::<Vec<_>>(), [u32::MAX]);
+    // What was never answered may have come once, not twice.
+    let found = case.judge(|requests| requests.upstream(ids(vec![far.clone(), far.clone()]).into_iter()));
+    assert_eq!(only(&found), ("duplicated".into(), None, 1 << 40, "upstream".into()));
+    let row = LogRow { id: far.clone(), ..LogRow::default() };
+    let found = case.log(case.rows().into_iter().chain([row.clone(), row]).collect());
+    assert_eq!((only(&found), found.surplus_copies), (("duplicated".into(), None, 1 << 40, "log".into()), 1));
+}
+
+#[test]
 fn examples_are_bounded_by_class_and_counts_are_not() {
     let mut rows = Case::right().rows();
     rows.truncate(10);

@@ -2,6 +2,8 @@
 //! left of its run.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod faults;
+
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -451,35 +453,4 @@ fn a_run_that_fails_after_the_start_leaves_nothing() {
     let ended = place.run(&place.inserts("postgres", json!({"image": POSTGRES})), &["--report-dir", "file"]);
     ended.refused(&["report folder", "--report-dir"]);
     assert_eq!(place.containers(), [""; 0]);
-}
-
-#[test]
-fn a_container_that_dies_stands_still_or_is_restarted_keeps_its_rows_and_its_port() {
-    if !is_here(POSTGRES) {
-        return;
-    }
-    for kind in ["kill", "pause", "restart"] {
-        let place = Place::new(&format!("fault_{kind}"));
-        let mut scenario = place.inserts("postgres", json!({"image": POSTGRES}));
-        scenario["load"] = json!({"executor": "constant-arrival-rate", "rate": 200, "duration": "4s", "lag_limit": "30s"});
-        scenario["workload"]["batch_insert"] = json!({"pipeline": {
-            "flush_size": 20, "flush_interval": "20ms", "retry": {"attempts": 60, "base": "50ms", "max": "500ms"},
-        }});
-        scenario["faults"] = json!([{"at": "1s", "for": "500ms", "kind": kind}]);
-        scenario["gates"] = json!(["integrity.lost == 0", "error_rate < 20%"]);
-        let report = place.run(&scenario, &[]).json(0);
-        assert_eq!(report["integrity"]["verdict"], "holds", "{kind}: {}", report["integrity"]);
-        let fault = &report["faults"][0];
-        assert!(fault["problem"].is_null() && fault["recovery_seconds"].as_f64().unwrap() < 30.0, "{kind}: {fault}");
-        assert_eq!((&fault["harm"]["lost"], &report["outcomes"]["rejected"]), (&json!(0), &json!(0)), "{kind}: {}", report["outcomes"]);
-        assert_eq!(place.containers(), Vec::<String>::new());
-    }
-}
-
-#[test]
-fn folders_in_memory_and_a_death_do_not_go_together() {
-    let place = Place::new("fault_tmpfs");
-    let mut scenario = place.inserts("mysql", json!({"image": MYSQL, "tmpfs": ["/var/lib/mysql"]}));
-    scenario["faults"] = json!([{"at": "1s", "for": "1s", "kind": "kill"}]);
-    place.run(&scenario, &[]).refused(&["kill empties the folders that target.container.tmpfs keeps in memory"]);
 }
