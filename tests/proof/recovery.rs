@@ -47,7 +47,7 @@ fn proven(server: Option<Server>, name: &'static str) {
 
 #[test]
 fn postgres_keeps_what_it_acknowledged() {
-    proven(Server::postgres(&[]), "Postgres");
+    proven(Server::postgres(&[]), "PostgreSQL");
 }
 
 #[test]
