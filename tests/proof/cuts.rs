@@ -25,11 +25,16 @@ fn cuts_on_mariadb() {
     prove("MariaDB", Database::mariadb);
 }
 
+#[test]
+fn cuts_on_mysql() {
+    prove("MySQL", Database::mysql);
+}
+
 fn prove(name: &str, database: impl Fn(&str) -> Option<Database>) {
     let mut tally = Tally::new("cuts");
     for when in PLACES {
         let Some(db) = database(&format!("proof_cut_{when}")) else { return };
-        for seed in 1..=if full() { 100 } else { 2 } {
+        for seed in 1..=if full() { 60 } else { 2 } {
             let found = run(&db, when, seed);
             let note = "a cut batch is stored whole or not at all, as its outcome allows, by plain SQL";
             tally.add(&format!("cut {when}"), name, found.struck, found.right, found.struck - found.right, found.false_alarms, note);
