@@ -101,22 +101,22 @@ fn agree(db: Option<Database>, name: &str) {
 #[test]
 fn the_methods_agree_on_sqlite() {
     let place = Place::new();
-    agree(Some(Database::sqlite(&place, "digest_proof")), "sqlite");
+    agree(Some(Database::sqlite(&place, "digest_proof")), "SQLite");
 }
 
 #[test]
 fn the_methods_agree_on_postgres() {
-    agree(Database::postgres("digest_proof"), "postgres");
+    agree(Database::postgres("digest_proof"), "PostgreSQL");
 }
 
 #[test]
 fn the_methods_agree_on_mariadb() {
-    agree(Database::mariadb("digest_proof"), "mariadb");
+    agree(Database::mariadb("digest_proof"), "MariaDB");
 }
 
 #[test]
 fn the_methods_agree_on_mysql() {
-    agree(Database::mysql("digest_proof"), "mysql");
+    agree(Database::mysql("digest_proof"), "MySQL");
 }
 
 /// The optimised program, which alone says anything about speed.
@@ -158,7 +158,7 @@ fn a_digest_of_many_rows_takes_less_time() {
     let found = run.verify("digest");
     assert_eq!((anomalies(&found), &found["examples"][0]["key"], &found["read_back"]), (1, &json!(7_654_321), &json!(1024)));
     let mut tally = Tally::new("digest");
-    tally.add("corrupted, one of many rows", "postgres", 1, 1, 0, 0, &note);
+    tally.add("corrupted, one of many rows", "PostgreSQL", 1, 1, 0, 0, &note);
     tally.save();
     db.execute("DROP TABLE {table}");
     assert!(digest < whole, "{note}");
