@@ -251,7 +251,7 @@ fn starts_upstream(scenario: &Scenario) -> bool {
 pub(super) fn problems(scenario: &Scenario) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for (number, fault) in scenario.faults.iter().enumerate() {
-        let at = format!("faults[{number}]");
+        let at = format!("faults.{number}");
         let mut say = |key: &str, message: String| {
             found.push((if key.is_empty() { at.clone() } else { format!("{at}.{key}") }, message));
         };
@@ -302,7 +302,7 @@ impl Fault {
         let at_once = |other: &Fault| self.at.0 <= over(other) && other.at.0 <= over(self);
         let number = earlier.iter().position(|other| alike(other) && at_once(other))?;
         Some(format!(
-            "is in force together with faults[{number}] ({}); let one be over before the other begins",
+            "is in force together with faults.{number} ({}); let one be over before the other begins",
             earlier[number].kind.as_str()
         ))
     }

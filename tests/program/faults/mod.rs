@@ -2,6 +2,7 @@
 
 mod clock;
 mod database;
+mod refused;
 mod server;
 mod upstream;
 
