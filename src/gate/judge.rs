@@ -250,12 +250,14 @@ fn integrity_holds(integrity: Option<&Integrity>) -> GateResult {
     let reason = |default: &str| integrity.reason.clone().unwrap_or_else(|| default.to_owned());
     match integrity.verdict {
         IntegrityVerdict::Holds => {
-            let rows = |things: &str| format!("{} {things}, all of them right", count(integrity.checked));
-            let found = match integrity.read_back {
-                _ if !integrity.sources.is_empty() => rows("replies and records held against the ledger"),
-                None => rows("rows read back"),
-                Some(_) => rows("rows checked"),
+            let things = if !integrity.sources.is_empty() {
+                "replies and records held against the ledger"
+            } else if integrity.read_back.is_some() {
+                "rows checked"
+            } else {
+                "rows read back"
             };
+            let found = format!("{} {things}, all of them right", count(integrity.checked));
             implied(gate, Verdict::Pass, integrity.rate, found)
         }
         IntegrityVerdict::Violated => implied(gate, Verdict::Fail, integrity.rate, reason("integrity is violated")),
@@ -320,6 +322,7 @@ fn rate_offered(main: Option<&Sample>) -> GateResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Source;
     use crate::scenario::Executor;
     use crate::scenario::units::Time;
 
@@ -406,6 +409,16 @@ mod tests {
         assert_eq!(on(Some(&integrity(IntegrityVerdict::Inconclusive, 0))).0, Verdict::Inconclusive);
         let rate = judged("integrity.rate >= 99.9%".parse().unwrap(), None, Vec::new(), Some(&integrity(IntegrityVerdict::Violated, 3)));
         assert_eq!((rate.0, rate.1), (Verdict::Pass, Some(99.9)));
+    }
+
+    #[test]
+    fn what_was_held_against_what_is_said_of_integrity_that_holds() {
+        let full = integrity(IntegrityVerdict::Holds, 0);
+        let digest = Integrity { read_back: Some(0), ..full.clone() };
+        let sources = Integrity { sources: vec![Source::default()], ..full.clone() };
+        let told = [full, digest, sources].map(|integrity| integrity_holds(Some(&integrity)).message);
+        let things = ["rows read back", "rows checked", "replies and records held against the ledger"];
+        assert_eq!(told, things.map(|things| format!("1,000 {things}, all of them right")));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::target::{Conflict, KeyRange};
 use crate::workload::batch_insert::Generator;
 
 mod digests;
+mod harms;
 
 const SEED: u64 = 42;
 
@@ -24,11 +25,14 @@ fn workload(duplicates: f64) -> BatchInsert {
 }
 
 /// What happens to batches, in the order of the ledger.
+#[derive(Clone)]
 enum Event {
     Send(u64, Vec<u64>),
     Answer(u64, Outcome, bool),
+    /// A fault begins, or is healed.
+    Mark(u32, bool),
 }
-use Event::{Answer, Send};
+use Event::{Answer, Mark, Send};
 use Outcome::{Acknowledged, Rejected, Unknown};
 
 fn acknowledged(batch: u64, members: impl IntoIterator<Item = u64>) -> Vec<Event> {
@@ -77,6 +81,7 @@ impl Case {
             match event {
                 Send(batch, members) => writer.intent(*batch, 1, members.iter().copied()).unwrap(),
                 Answer(batch, outcome, after_unknown) => writer.outcome(*batch, *outcome, *after_unknown).unwrap(),
+                Mark(fault, healed) => writer.mark(crate::ledger::Mark { fault: *fault, healed: *healed }).unwrap(),
             }
         }
         Arc::new(Expectation::read(&path, self.workload.table(), self.conflict, Generator::new(SEED, &self.workload)).unwrap())
@@ -529,13 +534,7 @@ fn a_batch_is_judged_by_the_rows_whose_keys_are_its_own() {
         let case = |stored: &[u64]| Case {
             workload: workload.clone(),
             conflict: Conflict::Replace,
-            events: acknowledged(0, [theirs])
-                .into_iter()
-                .chain(batch.iter().map(|event| match event {
-                    Send(batch, members) => Send(*batch, members.clone()),
-                    Answer(batch, outcome, after_unknown) => Answer(*batch, *outcome, *after_unknown),
-                }))
-                .collect(),
+            events: acknowledged(0, [theirs]).into_iter().chain(batch.iter().cloned()).collect(),
             stored: stored.iter().map(|index| generator.row(*index)).collect(),
         };
         // Whichever version the shared key has, the batch is stored whole with its own keys, and in part with one of them.

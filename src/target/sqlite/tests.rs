@@ -282,6 +282,7 @@ fn classes_come_from_the_result_code() {
         (rusqlite::ffi::SQLITE_MISMATCH, ErrorClass::Data),
         (rusqlite::ffi::SQLITE_FULL, ErrorClass::DiskFull),
         (rusqlite::ffi::SQLITE_INTERRUPT, ErrorClass::Timeout),
+        (rusqlite::ffi::SQLITE_READONLY, ErrorClass::ReadOnly),
         (rusqlite::ffi::SQLITE_CORRUPT, ErrorClass::Other),
     ];
     for (code, expected) in cases {
