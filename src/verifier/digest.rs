@@ -1,11 +1,11 @@
 //! Method `digest`: which ranges of keys the database is asked to sum up, what each sum must be, and which ranges must be read because
 //! it is not so.
 //!
-//! Keys are taken in leaves of a fixed size. What must be stored in a leaf is known when the ledger leaves no choice: acknowledged rows
-//! with one legal version, rejected ones that must be absent. Where an outcome is unknown, or several versions of a key are legal, no
-//! sum can be expected; such leaves are read in full. Of all others the sums are held against the database's, first of many leaves at
-//! once; what differs is cut into eight, and those again, down to single leaves, and these are read in full. So nothing but a sum that
-//! agrees keeps a row from being read.
+//! Keys are taken in leaves of a fixed size. What must be stored in a leaf is known when the ledger leaves no choice: the one legal
+//! version of each acknowledged row, and nothing else; rows of unknown outcome may be absent and are taken to be. Where several versions
+//! of an acknowledged row are legal, no sum can be expected; such leaves are read in full. Of all others the sums are held against the
+//! database's, first of many leaves at once; what differs is cut into eight, and those again, down to single leaves, and these are read
+//! in full. So nothing but a sum that agrees keeps a row from being read.
 //!
 //! A range agrees when the number of rows, the least and greatest key and the sum of 64-bit hashes do. That one which is wrong agrees
 //! all the same has a probability of about 2^-64: the hash of a row depends on every bit of its key and values, so that the error of
@@ -106,18 +106,13 @@ impl Stretch {
         Piece { range: self.range(&leaves), leaves }
     }
 
-    /// Whether it is certain what must be stored in a leaf. An operation of unknown outcome in it makes it uncertain, whatever key
-    /// the operation has: that costs reading a leaf too many at most.
+    /// Whether it is certain which rows must be stored in a leaf. What may be there or not is expected not to be: where it is, the
+    /// sum differs, and it is read.
     fn is_known(&self, leaf: u64) -> bool {
-        let expectation = &*self.expectation;
         let slots = self.slots(&(leaf..leaf + 1));
-        let runs = &expectation.ledger.runs;
-        let first = runs.partition_point(|run| run.start + u64::from(run.len) <= slots.start);
-        let unknown =
-            runs[first..].iter().take_while(|run| run.start < slots.end).any(|run| expectation.outcome(run.batch) == Outcome::Unknown);
-        let shared = &expectation.shared;
+        let shared = &self.expectation.shared;
         let [from, to] = [slots.start, slots.end].map(|slot| shared.partition_point(|op| op.slot < slot));
-        !unknown && shared[from..to].chunk_by(|a, b| a.slot == b.slot).all(|ops| expectation.settled(ops).is_some())
+        shared[from..to].chunk_by(|a, b| a.slot == b.slot).all(|ops| self.expectation.settled(ops).is_some())
     }
 
     /// Computes what must be stored in each leaf: all the work of the processor that there is on this side.
@@ -198,11 +193,10 @@ impl Expectation {
         }
     }
 
-    /// The one row that must be stored under a key which several operations share, or that none may be; `None` if that is open.
+    /// The one row that must be stored under a key which several operations share, or that none must; `None` if it is open which.
     fn settled(&self, ops: &[SharedOp]) -> Option<Option<u64>> {
-        let has = |outcome| ops.iter().any(|op| self.outcome(op.batch) == outcome);
-        if !has(Outcome::Acknowledged) {
-            return (!has(Outcome::Unknown)).then_some(None);
+        if !ops.iter().any(|op| self.outcome(op.batch) == Outcome::Acknowledged) {
+            return Some(None);
         }
         let mut legal = ops.iter().filter(|op| self.is_legal(op, ops));
         match (legal.next(), legal.next()) {

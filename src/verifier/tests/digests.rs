@@ -94,3 +94,62 @@ fn the_same_change_in_many_rows_does_not_cancel_out() {
         assert_ne!(before.1.sum, after.1.sum, "{rows} rows");
     }
 }
+
+/// 300 operations, two of which overlap on one key: which of them is stored there is open. And the slot of that key.
+fn open_key() -> (Case, u64) {
+    let (workload, first, second) = pair();
+    let generator = Generator::new(SEED, &workload);
+    let mut events: Vec<Event> =
+        (0..300).filter(|index| ![first, second].contains(index)).flat_map(|index| acknowledged(index, [index])).collect();
+    events.extend([Send(first, vec![first]), Send(second, vec![second])]);
+    events.extend([first, second].map(|batch| Answer(batch, Acknowledged, false)));
+    let mut stored = std::collections::BTreeMap::new();
+    (0..300).for_each(|index| drop(stored.insert(generator.slot(index), generator.row(index))));
+    (Case { workload, conflict: Conflict::Replace, events, stored: stored.into_values().collect() }, first)
+}
+
+#[test]
+fn a_key_of_which_several_versions_are_legal_is_lost_when_it_has_none() {
+    let (mut case, slot) = open_key();
+    assert_eq!(counts(&case.judge()), [0; 8]);
+    let key = Generator::key(slot);
+    case.stored.retain(|row| case.workload.table().key_of(row) != key);
+    violated(&case, "lost", &[key], [1, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+fn keys_of(from: Option<u64>, to: Option<u64>) -> KeyRange {
+    KeyRange { from: from.map(Generator::key), to: to.map(Generator::key) }
+}
+
+#[test]
+fn sums_are_asked_of_pieces_between_what_is_open_and_of_what_lies_outside() {
+    let (case, slot) = open_key();
+    let mut stretches = Stretch::all(&case.expectation(), 1);
+    let asked: Vec<KeyRange> = stretches[0].pieces().into_iter().map(|piece| piece.range).collect();
+    let mut expected = vec![keys_of(None, Some(0))];
+    for (from, to) in [(0, slot), (slot + 1, 300)] {
+        expected.extend((from..to).step_by(64).map(|at| keys_of(Some(at), Some(to.min(at + 64)))));
+    }
+    expected.push(keys_of(Some(300), None));
+    assert_eq!((stretches.len(), asked), (1, expected));
+    assert_eq!(stretches.remove(0).finish().1, [keys_of(Some(slot), Some(slot + 1))], "what is open is read");
+}
+
+#[test]
+fn stretches_follow_each_other_and_leave_no_key_out() {
+    let bounds = |rows, leaf| {
+        let whole = |stretch: &mut Stretch| {
+            let pieces = stretch.pieces();
+            let whole = stretch.whole();
+            assert_eq!((pieces[0].range.from, pieces[pieces.len() - 1].range.to), (whole.from, whole.to));
+            assert!(pieces.windows(2).all(|pair| pair[0].range.to == pair[1].range.from));
+            whole
+        };
+        Stretch::all(&large(rows).expectation(), leaf).iter_mut().map(whole).collect::<Vec<_>>()
+    };
+    assert_eq!(bounds(0, 10), [keys_of(None, None)]);
+    assert_eq!(bounds(1_005, 10), [keys_of(None, None)]);
+    assert_eq!(bounds(1_024, 1), [keys_of(None, Some(512)), keys_of(Some(512), None)]);
+    assert_eq!(bounds(1_025, 1), [keys_of(None, Some(512)), keys_of(Some(512), Some(1_024)), keys_of(Some(1_024), None)]);
+    assert_eq!(bounds(6_000, 10), [keys_of(None, Some(5_120)), keys_of(Some(5_120), None)]);
+}
