@@ -281,3 +281,21 @@ fn every_field_of_a_report_is_described() {
         }
     }
 }
+
+#[test]
+fn the_readmes_show_what_the_proof_found() {
+    let proof = read("reports/proof/proof.md");
+    let lines: Vec<&str> =
+        proof.lines().skip_while(|line| !line.starts_with("| part | commit")).take_while(|line| !line.is_empty()).collect();
+    let date = proof.lines().next().unwrap().trim_start_matches("# Proof of ");
+    for readme in READMES {
+        let text = read(readme);
+        let shown = text.contains(&lines.join("\n")) && text.contains(date);
+        assert!(shown, "{readme} does not show the table of parts of reports/proof/proof.md and its date");
+    }
+    let found: Value = serde_json::from_str(&read("reports/proof/proof.json")).unwrap();
+    let rows = found["rows"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|row| row["missed"].as_u64().unwrap() + row["false"].as_u64().unwrap()).sum::<u64>(), 0);
+    let plants = rows.iter().filter(|row| row["part"] == "plants").map(|row| row["planted"].as_u64().unwrap()).sum::<u64>();
+    assert!(plants >= 10_000, "{plants} plants");
+}
