@@ -5,12 +5,12 @@ use std::time::Instant;
 use http::Method;
 
 use super::codec::{Head, read_head};
-use super::intake::{About, Intake};
+use super::intake::{About, Encoding, Intake};
 use super::sse::Parser;
 use super::{Chat, Kind};
 use crate::fuzz::pieces;
 use crate::scenario::http::ReplyLimits;
-use crate::target::ErrorClass;
+use crate::target::{ErrorClass, Failure};
 
 const EVENT_BYTES: usize = 64;
 const BODY_BYTES: usize = 4096;
@@ -85,15 +85,17 @@ fn answer(pieces: &[&[u8]], limits: &ReplyLimits) -> Result<Option<Answer>, Erro
             ended = framing.take(piece, |bytes| intake.push(bytes, now)).map(|(_, ended)| ended);
         }
     }
-    let About { status, .. } = about;
+    let About { status, encoding, .. } = about;
+    // Of a compressed body that is broken and too large the pieces decide what is seen first.
+    let class = |failure: Failure| if encoding == Encoding::Identity { failure.class } else { ErrorClass::Protocol };
     let told = |chat: Chat| (chat.content, chat.events, chat.usage);
     let answer = match ended {
         Ok(_) => {
             let (body, chat, ended) = intake.finish(now);
-            Answer { status, head_bytes, keep_alive, body, chat: chat.map(told), ended: ended.map_err(|failure| failure.class) }
+            Answer { status, head_bytes, keep_alive, body, chat: chat.map(told), ended: ended.map_err(class) }
         }
         // How much had come before it was refused depends on the pieces.
-        Err(failure) => Answer { status, head_bytes, keep_alive, body: Vec::new(), chat: None, ended: Err(failure.class) },
+        Err(failure) => Answer { status, head_bytes, keep_alive, body: Vec::new(), chat: None, ended: Err(class(failure)) },
     };
     Ok(Some(answer))
 }

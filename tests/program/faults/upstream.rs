@@ -49,7 +49,7 @@ fn an_upstream_of_somebody_else_cannot_be_switched() {
     let mut scenario = scenario(json!({"at": "1s", "for": "1s", "kind": "upstream_errors"}));
     scenario["target"]["http"] = json!({"url": "http://127.0.0.1:9"});
     Place::new().run(&scenario, &[]).refused(&[
-        "faults[0]",
+        "faults.0",
         "upstream_errors takes an upstream that the scenario starts",
         "target.http.start.upstream",
     ]);
