@@ -28,6 +28,7 @@ use crate::ledger::Mark;
 use crate::metrics::PrometheusMetricsReporter;
 use crate::scenario::fault::{Family, Fault, Kind};
 use crate::scenario::{Scenario, TargetConfig};
+use crate::target;
 use crate::telemetry::log::{self, Level};
 pub(crate) use book::Book;
 pub(crate) use network::InFront;
@@ -68,6 +69,24 @@ pub(crate) struct Scene<'a> {
     pub(crate) secrets: &'a [String],
 }
 
+impl Scene<'_> {
+    /// Connects to a server and leaves it again, so that one that cannot be used is told by its own name, and not by that of a proxy
+    /// in front of it or as the trouble of a rival.
+    async fn reach(&self) -> anyhow::Result<()> {
+        if let (Some(insert), None) = (self.scenario.workload.batch_insert(), &self.target.sqlite) {
+            let context = target::Context {
+                run_id: self.run_id,
+                scenario_name: &self.scenario.name,
+                report_dir: self.report_dir,
+                concurrency: insert.pipeline.concurrency,
+                create: false,
+            };
+            target::connect(self.target, &context).await?;
+        }
+        Ok(())
+    }
+}
+
 /// The faults of a run, ready to begin.
 #[derive(Default)]
 pub(crate) struct Faults {
@@ -85,6 +104,9 @@ impl Faults {
         let mut planned = Vec::new();
         let on_network = |fault: &Fault| fault.kind.family() == Family::Network;
         let network = if scene.scenario.faults.iter().any(on_network) { Some(InFront::of(scene.scenario, target).await?) } else { None };
+        if !scene.scenario.faults.is_empty() {
+            scene.reach().await?;
+        }
         for (number, fault) in scene.scenario.faults.iter().enumerate() {
             let made = make((number, fault), scene, target, network.as_ref()).await;
             planned.push((fault.clone(), made.with_context(|| format!("faults.{number} ({})", fault.kind.as_str()))?));

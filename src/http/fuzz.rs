@@ -71,7 +71,8 @@ fn answer(pieces: &[&[u8]], limits: &ReplyLimits) -> Result<Option<Answer>, Erro
     let head = loop {
         let Some(piece) = pieces.next() else { return Ok(None) };
         bytes.extend_from_slice(piece);
-        if let Some(head) = read_head(&bytes, &Method::GET, limits).map_err(|failure| failure.class)? {
+        // Of a head that is no head and too large the pieces decide what is seen first.
+        if let Some(head) = read_head(&bytes, &Method::GET, limits).map_err(|_| ErrorClass::Protocol)? {
             break head;
         }
     };

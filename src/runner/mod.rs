@@ -276,9 +276,6 @@ async fn connect(
 ) -> anyhow::Result<(Run, Box<dyn Drive>, Faults)> {
     // The target itself: what a fault puts in front of it is on loopback.
     allow::check(&target).await?;
-    if !scenario.faults.is_empty() {
-        batch::reach(id, &scenario, &target, &options.report_dir).await?;
-    }
     let mut reached = target.clone();
     let scene = Scene {
         run_id: id,

@@ -34,15 +34,6 @@ struct Batch {
     written: [Counters; 2],
 }
 
-/// Connects to a server and leaves it again, so that one that cannot be used is told by its own name, and not by that of a proxy in
-/// front of it or as the trouble of a rival.
-pub(super) async fn reach(id: &str, scenario: &Scenario, target: &TargetConfig, report_dir: &Path) -> anyhow::Result<()> {
-    if let (Some(insert), None) = (scenario.workload.batch_insert(), &target.sqlite) {
-        target::connect(target, &context(scenario, insert, report_dir, id, false)).await?;
-    }
-    Ok(())
-}
-
 /// Connects to `reached`, makes the table and starts the pipeline.
 pub(super) async fn begin(
     id: &str,
