@@ -61,18 +61,19 @@ struct Answer {
     keep_alive: bool,
     body: Vec<u8>,
     chat: Option<Told>,
-    ended: Result<(), ErrorClass>,
+    /// Without a class where the pieces decide what is seen first: of a compressed body that is broken and too large.
+    ended: Result<(), Option<ErrorClass>>,
 }
 
-/// Reads an answer as the client does; `None` if its head is not whole.
-fn answer(pieces: &[&[u8]], limits: &ReplyLimits) -> Result<Option<Answer>, ErrorClass> {
+/// Reads an answer as the client does; `None` if its head is not whole. Of a head that is refused for two reasons the pieces decide
+/// which is seen first, so none is told.
+fn answer(pieces: &[&[u8]], limits: &ReplyLimits) -> Result<Option<Answer>, ()> {
     let mut bytes: Vec<u8> = Vec::new();
     let mut pieces = pieces.iter();
     let head = loop {
         let Some(piece) = pieces.next() else { return Ok(None) };
         bytes.extend_from_slice(piece);
-        // Of a head that is no head and too large the pieces decide what is seen first.
-        if let Some(head) = read_head(&bytes, &Method::GET, limits).map_err(|_| ErrorClass::Protocol)? {
+        if let Some(head) = read_head(&bytes, &Method::GET, limits).map_err(drop)? {
             break head;
         }
     };
@@ -87,8 +88,7 @@ fn answer(pieces: &[&[u8]], limits: &ReplyLimits) -> Result<Option<Answer>, Erro
         }
     }
     let About { status, encoding, .. } = about;
-    // Of a compressed body that is broken and too large the pieces decide what is seen first.
-    let class = |failure: Failure| if encoding == Encoding::Identity { failure.class } else { ErrorClass::Protocol };
+    let class = |failure: Failure| (encoding == Encoding::Identity).then_some(failure.class);
     let told = |chat: Chat| (chat.content, chat.events, chat.usage);
     let answer = match ended {
         Ok(_) => {

@@ -142,7 +142,7 @@ fn refusing_trigger(place: &Place, database: &Database, random: &mut Random) -> 
     judged(&running.end())
 }
 
-/// Holds the write lock so many times, for about so many milliseconds.
+/// Holds the write lock so many times, for about so many milliseconds: the length is what is planted, and no condition ends it.
 fn hold(user: &mut User, random: &mut Random, times: u64, about: u64, [lock, unlock]: [&str; 2]) {
     for _ in 0..times {
         // A rival is refused at times, too.
